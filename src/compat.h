@@ -1,0 +1,41 @@
+/*
+ * compat.h
+ *		The one place that asks which PostgreSQL this is (15 to 18).
+ */
+#ifndef PS_COMPAT_H
+#define PS_COMPAT_H
+
+#include "postgres.h"
+#include "fmgr.h"
+#include "storage/proc.h"
+
+#if PG_VERSION_NUM < 150000
+#error "payshard needs PostgreSQL 15 or newer"
+#endif
+
+#define PG_VERSION_NUM_MAJOR (PG_VERSION_NUM / 10000)
+
+#if PG_VERSION_NUM >= 170000
+#define ps_my_procno() ((int) MyProcNumber)
+#define ps_my_backend_id() ((int) MyProcNumber)
+#else
+#define ps_my_procno() (MyProc->pgprocno)
+#define ps_my_backend_id() (MyBackendId)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define PS_PERMISSION_INFOS 1	/* rteperminfos instead of fields in the RTE */
+#endif
+
+/* Equal to default_version in payshard.control. */
+#define PS_EXTENSION_VERSION "1.0"
+
+/*
+ * A function callable from SQL.  On 15 PG_FUNCTION_INFO_V1 does not export the
+ * function itself when built with -fvisibility=hidden.
+ */
+#define PS_FUNCTION(name) \
+	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
+	PG_FUNCTION_INFO_V1(name)
+
+#endif

@@ -1,0 +1,631 @@
+/*
+ * cluster.c
+ *		How does a cluster come into being, and how do nodes come and go?
+ *
+ * create_cluster makes this database node 1 in one local transaction.
+ * add_node, on any node: (a) ask the new one who it is and what it lacks; (b)
+ * invite it: identity, foreign servers and an empty vote, committed there; (c)
+ * define it on all others; (d) a map with it as a voter; (e) await that it has
+ * started, that is taken an incarnation; (f) place shards.  Dying after (b) or
+ * (c) leaves definitions which the next try finds and uses; the node is a
+ * member from (d) on.
+ */
+#include "postgres.h"
+
+#include "access/reloptions.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
+#include "commands/dbcommands.h"
+#include "executor/spi.h"
+#include "foreign/foreign.h"
+#include "ground/ring.h"
+#include "keep/cluster.h"
+#include "keep/proposer.h"
+#include "libpq-fe.h"
+#include "link/conn.h"
+#include "miscadmin.h"
+#include "node/identity.h"
+#include "node/map.h"
+#include "node/settings.h"
+#include "postmaster/postmaster.h"
+#include "storage/latch.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/syscache.h"
+
+#define PS_JOIN_TIMEOUT_MS 30000
+#define PS_WORKERS_PER_NODE 8
+
+static void
+require_superuser(const char *what)
+{
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for %s", what),
+				 errhint("Only superusers change a payshard cluster.")));
+}
+
+static void
+setting_error(const char *setting, const char *is, const char *should)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("payshard needs another value of %s on this server", setting),
+			 errdetail("It is %s.", is),
+			 errhint("Set %s in postgresql.conf and restart the server.", should)));
+}
+
+/* What a server needs before it can be a node. */
+static void
+require_settings(void)
+{
+	if (ps_shared == NULL)
+		setting_error("shared_preload_libraries", "without payshard", "shared_preload_libraries = 'payshard'");
+	if (strcmp(ps_database, get_database_name(MyDatabaseId)) != 0)
+		setting_error("payshard.database", psprintf("\"%s\"", ps_database),
+					  psprintf("payshard.database = '%s'", get_database_name(MyDatabaseId)));
+	if (max_prepared_xacts == 0)
+		setting_error("max_prepared_transactions", "0", "max_prepared_transactions = 100 (as max_connections, or more)");
+	if (!enableFsync)
+		setting_error("fsync", "off", "fsync = on");
+	if (max_worker_processes < PS_WORKERS_PER_NODE)
+		setting_error("max_worker_processes", psprintf("%d", max_worker_processes),
+					  psprintf("max_worker_processes = %d (or more)", 2 * PS_WORKERS_PER_NODE));
+}
+
+static void
+require_name(const char *name, const char *what)
+{
+	if (name[0] == '\0' || strlen(name) >= PS_NAME_MAX - 10)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" cannot be the name of a %s", name, what),
+				 errdetail("A name has 1 to %d bytes.", PS_NAME_MAX - 11)));
+}
+
+/* An argument as C string, "" when null. */
+static char *
+text_arg(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? pstrdup("") : text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
+/* The conninfo by which this server reaches itself, as a default. */
+static char *
+own_conninfo(void)
+{
+	char	   *host = pstrdup(Unix_socket_directories);
+	char	   *comma = strchr(host, ',');
+
+	if (comma)
+		*comma = '\0';
+	return psprintf("host=%s port=%d dbname=%s", host[0] ? host : "localhost",
+					PostPortNumber, quote_identifier(get_database_name(MyDatabaseId)));
+}
+
+static void
+run_sql(const char *sql)
+{
+	if (SPI_execute(sql, false, 0) < 0)
+		elog(ERROR, "could not execute: %s", sql);
+}
+
+/* Splits a conninfo string into options of the server and of the mapping. */
+static void
+conninfo_options(const char *conninfo, StringInfo server, StringInfo mapping)
+{
+	char	   *error = NULL;
+	PQconninfoOption *options = PQconninfoParse(conninfo, &error);
+
+	if (options == NULL)
+	{
+		char	   *why = pchomp(error ? error : "out of memory");
+
+		PQfreemem(error);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not a connection string", conninfo),
+				 errdetail("%s", why),
+				 errhint("For example: host=10.0.0.2 port=5432 dbname=pay.")));
+	}
+	for (PQconninfoOption *o = options; o->keyword; o++)
+	{
+		bool		secret = strcmp(o->keyword, "user") == 0 || strncmp(o->keyword, "pass", 4) == 0;
+		StringInfo	buf = secret ? mapping : server;
+
+		if (o->val && o->val[0])
+			appendStringInfo(buf, "%s%s %s", buf->len ? ", " : "",
+							 quote_identifier(o->keyword), quote_literal_cstr(o->val));
+	}
+	PQconninfoFree(options);
+}
+
+/* CREATE SERVER and, where the string names a user, USER MAPPING (S2). */
+static void
+define_server(const char *name, const char *conninfo, Oid peer_role)
+{
+	StringInfoData server;
+	StringInfoData mapping;
+	const char *id = quote_identifier(psprintf("%s%s", PS_SERVER_PREFIX, name));
+	const char *role = quote_identifier(GetUserNameFromId(peer_role, false));
+
+	initStringInfo(&server);
+	initStringInfo(&mapping);
+	conninfo_options(conninfo, &server, &mapping);
+	run_sql(psprintf("DROP SERVER IF EXISTS %s CASCADE", id));
+	run_sql(psprintf("CREATE SERVER %s FOREIGN DATA WRAPPER payshard%s%s%s", id,
+					 server.len ? " OPTIONS (" : "", server.data, server.len ? ")" : ""));
+	if (mapping.len)
+		run_sql(psprintf("CREATE USER MAPPING FOR %s SERVER %s OPTIONS (%s)", role, id, mapping.data));
+}
+
+/* This database becomes node `name` of a cluster: identity and vote. */
+static void
+become_node(uint64 cluster_id, uint32 node_id, const char *name)
+{
+	Oid			types[3] = {INT8OID, INT4OID, TEXTOID};
+	Datum		args[3] = {Int64GetDatum(cluster_id), Int32GetDatum(node_id), CStringGetTextDatum(name)};
+
+	run_sql("DELETE FROM payshard.node_self; DELETE FROM payshard.acceptor");
+	SPI_execute_with_args("INSERT INTO payshard.node_self (cluster_id, node_id, name, peer_role, boot) "
+						  "VALUES ($1, $2, $3, current_user, 0)", 3, types, args, NULL, false, 0);
+	SPI_execute_with_args("INSERT INTO payshard.acceptor (cluster_id, promised, accepted_ballot) "
+						  "VALUES ($1, 0, 0)", 1, types, args, NULL, false, 0);
+	SPI_execute_with_args("INSERT INTO payshard.feed (shard, origin, incarnation, seq) "
+						  "SELECT s, 0, 0, 0 FROM generate_series(0, 1023) s ON CONFLICT DO NOTHING",
+						  0, types, args, NULL, false, 0);
+}
+
+static void
+wake_keeper_at_commit(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT)
+		ps_wake_keeper();
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		UnregisterXactCallback(wake_keeper_at_commit, NULL);
+}
+
+static void
+require_no_cluster(void)
+{
+	PsIdentity	identity;
+
+	if (ps_identity_read(&identity))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("this database is already node \"%s\" of a payshard cluster", identity.name),
+				 errhint("To start anew, run DROP EXTENSION payshard CASCADE and CREATE EXTENSION payshard.")));
+}
+
+/* create_cluster(name, shards, replicas, node, conninfo, zone, weight, load_percent) */
+Datum
+payshard_create_cluster(PG_FUNCTION_ARGS)
+{
+	char	   *cluster = text_arg(fcinfo, 0);
+	int			shards = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	int			replicas = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
+	char	   *name = text_arg(fcinfo, 3);
+	char	   *conninfo = PG_ARGISNULL(4) ? own_conninfo() : text_arg(fcinfo, 4);
+	PsMap	   *map = palloc0(sizeof(PsMap));
+	PsMapNode	first = {0};
+	StringInfoData bytes;
+	PsRefusal	refusal;
+	uint64		cluster_id;
+	Oid			types[1] = {BYTEAOID};
+	Datum		args[1];
+
+	require_superuser("create_cluster");
+	require_settings();
+	require_no_cluster();
+	require_name(cluster, "cluster");
+	require_name(name, "node");
+	if (!pg_strong_random(&cluster_id, sizeof(cluster_id)))
+		elog(ERROR, "could not generate random values");
+	cluster_id = (cluster_id >> 1) | 1; /* a positive bigint */
+	strlcpy(first.name, name, PS_NAME_MAX);
+	strlcpy(first.zone, text_arg(fcinfo, 5), PS_NAME_MAX);
+	first.weight = PG_ARGISNULL(6) ? 1 : PG_GETARG_INT32(6);
+	first.system_id = GetSystemIdentifier();
+	refusal = ps_step_create(map, cluster, cluster_id, shards, replicas,
+							 PG_ARGISNULL(7) ? PS_RING_LOAD_DEFAULT : PG_GETARG_INT32(7), &first);
+	if (refusal)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a cluster with %d shards and %d replicas cannot be created", shards, replicas),
+				 errdetail("%s", refusal),
+				 errhint("Shards: a power of two, 1 to %d. Replicas: 1 to %d.", PS_SHARDS_MAX, PS_COPIES_MAX)));
+	map->changed_at = GetCurrentTimestamp();
+	map->changed_by = map->nodes[0].id;
+	initStringInfo(&bytes);
+	ps_map_put(&bytes, map);
+
+	SPI_connect();
+	become_node(cluster_id, map->nodes[0].id, name);
+	define_server(name, conninfo, GetUserId());
+	args[0] = PointerGetDatum(cstring_to_text_with_len(bytes.data, bytes.len));
+	SPI_execute_with_args("UPDATE payshard.acceptor SET promised = 1, accepted_ballot = 1, value = $1",
+						  1, types, args, NULL, false, 0);
+	SPI_finish();
+	ps_map_adopt(bytes.data, bytes.len);
+	RegisterXactCallback(wake_keeper_at_commit, NULL);
+	PG_RETURN_VOID();
+}
+
+/* peer_check_settings(): ERROR 55000 when this server cannot be a node. */
+Datum
+payshard_peer_check_settings(PG_FUNCTION_ARGS)
+{
+	require_superuser("peer_check_settings");
+	require_settings();
+	PG_RETURN_VOID();
+}
+
+/* What add_node is about. */
+typedef struct NewNode
+{
+	char	   *name;
+	char	   *conninfo;
+	PsMapNode	node;
+	uint32		id;
+} NewNode;
+
+/* The connection string of a node, from its foreign server. */
+static char *
+conninfo_of(const char *name)
+{
+	StringInfoData buf;
+	ForeignServer *server = GetForeignServerByName(psprintf("%s%s", PS_SERVER_PREFIX, name), false);
+	List	   *options = list_copy(server->options);
+	ListCell   *cell;
+
+	if (SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(ps_identity_peer_role()),
+							  ObjectIdGetDatum(server->serverid)))
+		options = list_concat(options, GetUserMapping(ps_identity_peer_role(), server->serverid)->options);
+	initStringInfo(&buf);
+	foreach(cell, options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		appendStringInfo(&buf, "%s='", option->defname);
+		for (const char *c = defGetString(option); *c; c++)
+		{
+			if (*c == '\'' || *c == '\\')
+				appendStringInfoChar(&buf, '\\');
+			appendStringInfoChar(&buf, *c);
+		}
+		appendStringInfoString(&buf, "' ");
+	}
+	return buf.data;
+}
+
+/* (a): is the server of the right make, and free? */
+static void
+require_fit(PGconn *conn, NewNode *new, uint64 cluster_id)
+{
+	const char *sql = "SELECT payshard.peer_check_settings(), "
+		"(SELECT extversion FROM pg_extension WHERE extname = 'payshard'), "
+		"current_setting('server_version_num')::int / 10000, "
+		"coalesce((SELECT cluster_id FROM payshard.node_self), 0), "
+		"(SELECT system_identifier FROM pg_control_system())";
+	PGresult   *result = ps_conn_call(conn, sql, 0, NULL, false, ps_deadline(ps_call_timeout_ms));
+	char	   *version;
+
+	if (result && PQresultStatus(result) != PGRES_TUPLES_OK &&
+		strncmp(PQresultErrorField(result, PG_DIAG_SQLSTATE), "3F000", 5) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the extension payshard is not installed on node \"%s\"", new->name),
+				 errhint("Run CREATE EXTENSION payshard there first.")));
+	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
+		ps_conn_throw(result, conn, new->name, NULL);
+	version = pstrdup(PQgetvalue(result, 0, 1));
+	if (strcmp(version, PS_EXTENSION_VERSION) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" has another version of payshard", new->name),
+				 errdetail("It has %s, this node has %s.", version, PS_EXTENSION_VERSION),
+				 errhint("Install the same version and run ALTER EXTENSION payshard UPDATE.")));
+	if (ps_result_int8(result, 0, 2) != PG_VERSION_NUM_MAJOR)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" has another major version of PostgreSQL", new->name),
+				 errdetail("It has %d, this node has %d.", (int) ps_result_int8(result, 0, 2),
+						   PG_VERSION_NUM_MAJOR),
+				 errhint("All nodes of a cluster need the same major version.")));
+	if (ps_result_int8(result, 0, 3) != 0 && (uint64) ps_result_int8(result, 0, 3) != cluster_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("the database of node \"%s\" belongs to another payshard cluster", new->name)));
+	new->node.system_id = (uint64) ps_result_int8(result, 0, 4);
+	PQclear(result);
+	if (new->node.system_id == GetSystemIdentifier())
+		ereport(WARNING,
+				(errmsg("node \"%s\" has the same system identifier as this one", new->name),
+				 errdetail("It was made as a copy of this server, or is this server.")));
+}
+
+/* Calls a function that returns nothing of interest; ERROR when it fails. */
+static void
+call_or_error(PGconn *conn, const char *name, const char *sql, int n_args, PsArg *args)
+{
+	PGresult   *result = ps_conn_call(conn, sql, n_args, args, false, ps_deadline(ps_call_timeout_ms));
+
+	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
+		ps_conn_throw(result, conn, name, sql);
+	PQclear(result);
+}
+
+/* (b): the new node learns who it is, who the others are, and the map. */
+static void
+invite(PGconn *conn, NewNode *new, PsMap *map)
+{
+	StringInfoData names;
+	StringInfoData bytes;
+	PsArg		args[5];
+
+	initStringInfo(&names);
+	appendStringInfoString(&names, "[");
+	for (int i = 0; i <= map->n_nodes; i++)
+	{
+		const char *name = i < map->n_nodes ? map->nodes[i].name : new->name;
+		const char *conninfo = i < map->n_nodes ? conninfo_of(name) : new->conninfo;
+
+		if (i < map->n_nodes && strcmp(name, new->name) == 0)
+			continue;
+		appendStringInfoString(&names, names.len > 1 ? ", [" : "[");
+		escape_json(&names, name);
+		appendStringInfoString(&names, ", ");
+		escape_json(&names, conninfo);
+		appendStringInfoString(&names, "]");
+	}
+	appendStringInfoString(&names, "]");
+	initStringInfo(&bytes);
+	ps_map_put(&bytes, map);
+	args[0] = ps_arg_int8((int64) map->cluster_id);
+	args[1] = ps_arg_int8(new->id);
+	args[2] = ps_arg_text(new->name);
+	args[3] = ps_arg_text(names.data);
+	args[4] = ps_arg_bytes(bytes.data, bytes.len);
+	call_or_error(conn, new->name, "SELECT payshard.peer_invite($1, $2::int, $3, $4::jsonb, $5)", 5, args);
+}
+
+/* (c): the others learn how to reach the new node. */
+static void
+define_everywhere(NewNode *new, PsMap *map)
+{
+	PsArg		args[2] = {ps_arg_text(new->name), ps_arg_text(new->conninfo)};
+
+	SPI_connect();
+	define_server(new->name, new->conninfo, ps_identity_peer_role());
+	SPI_finish();
+	CommandCounterIncrement();
+	for (int i = 0; i < map->n_nodes; i++)
+	{
+		const PsMapNode *node = &map->nodes[i];
+		PGconn	   *conn;
+
+		if (node->id == ps_map_self())
+			continue;
+		conn = ps_peer(node->id, node->name, ps_deadline(ps_call_timeout_ms));
+		if (conn == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("node \"%s\" cannot be reached", node->name),
+					 errhint("All nodes must be up when a node is added.")));
+		call_or_error(conn, node->name, "SELECT payshard.peer_define($1, $2)", 2, args);
+	}
+}
+
+static PsRefusal
+step_add(PsMap *map, void *arg)
+{
+	NewNode    *new = arg;
+	uint32		id;
+	PsRefusal	refusal;
+
+	if (ps_map_node_by_name(map, new->name))
+		return NULL;			/* chosen in an earlier round */
+	refusal = ps_step_add_node(map, &new->node, &id);
+	if (refusal == NULL && id != new->id)
+		return "Another node was added at the same time; retry.";
+	return refusal;
+}
+
+static PsRefusal
+step_place(PsMap *map, void *arg)
+{
+	return ps_step_place(map, *(bool *) arg);
+}
+
+/* (e): waits until the new node has taken its incarnation. */
+static void
+await_started(NewNode *new)
+{
+	TimestampTz deadline = ps_deadline(PS_JOIN_TIMEOUT_MS);
+
+	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
+	for (;;)
+	{
+		PsMap	   *map = ps_map_copy();
+		PsMapNode  *node = ps_map_node(map, new->id);
+
+		if (node && node->boot > 0)
+			break;
+		pfree(map);
+		if (GetCurrentTimestamp() > deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+					 errmsg("node \"%s\" is added but has not started in time", new->name),
+					 errdetail("Its keeper process has not taken an incarnation within %d ms.", PS_JOIN_TIMEOUT_MS),
+					 errhint("See the log of that server; when it has started, call payshard.add_node() again.")));
+		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, 200, PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+}
+
+static bool
+has_distributed_tables(void)
+{
+	bool		has;
+
+	SPI_connect();
+	SPI_execute("SELECT FROM payshard.distributed_table", true, 1);
+	has = SPI_processed > 0;
+	SPI_finish();
+	return has;
+}
+
+/* add_node(name, conninfo, zone, weight) -> node id */
+Datum
+payshard_add_node(PG_FUNCTION_ARGS)
+{
+	NewNode		new = {0};
+	PsMap	   *map;
+	PsMapNode  *member;
+	PGconn	   *conn;
+	char	   *error;
+	bool		has_rows;
+
+	require_superuser("add_node");
+	ps_map_require_serving();
+	new.name = text_arg(fcinfo, 0);
+	new.conninfo = text_arg(fcinfo, 1);
+	require_name(new.name, "node");
+	strlcpy(new.node.name, new.name, PS_NAME_MAX);
+	strlcpy(new.node.zone, text_arg(fcinfo, 2), PS_NAME_MAX);
+	new.node.weight = PG_ARGISNULL(3) ? 1 : PG_GETARG_INT32(3);
+	map = ps_map_copy();
+	member = ps_map_node_by_name(map, new.name);
+	if (member && member->boot > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("node \"%s\" is in the cluster already", new.name)));
+	if (PG_GETARG_INT32(3) < 0 || PG_GETARG_INT32(3) > PS_RING_WEIGHT_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("weight %d is out of range", PG_GETARG_INT32(3)),
+				 errdetail("A weight is 0 (a witness) to %d.", PS_RING_WEIGHT_MAX)));
+	new.id = 1;
+	while (new.id < PS_NODES_MAX && ps_map_node(map, new.id))
+		new.id++;
+	if (member)
+		new.id = member->id;
+	conn = ps_conn_open_string(new.conninfo, "add_node", ps_deadline(ps_call_timeout_ms), &error);
+	if (conn == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+				 errmsg("node \"%s\" cannot be reached", new.name),
+				 errdetail("%s", error),
+				 errhint("Check the connection string, pg_hba.conf and the password.")));
+	PG_TRY();
+	{
+		require_fit(conn, &new, map->cluster_id);
+		invite(conn, &new, map);
+	}
+	PG_FINALLY();
+	{
+		ps_conn_close(conn);
+	}
+	PG_END_TRY();
+	define_everywhere(&new, map);
+	ps_propose_or_error(step_add, &new, psprintf("add node %s", new.name), PS_JOIN_TIMEOUT_MS);
+	await_started(&new);
+	has_rows = has_distributed_tables();
+	ps_propose_or_error(step_place, &has_rows, psprintf("place shards after adding node %s", new.name),
+						PS_JOIN_TIMEOUT_MS);
+	PG_RETURN_INT32(new.id);
+}
+
+/* peer_invite(cluster_id, node_id, name, members jsonb, map) */
+Datum
+payshard_peer_invite(PG_FUNCTION_ARGS)
+{
+	int64		cluster_id = PG_GETARG_INT64(0);
+	char	   *name = text_arg(fcinfo, 2);
+	bytea	   *map = PG_GETARG_BYTEA_PP(4);
+	PsIdentity	identity;
+	Oid			type = JSONBOID;
+	Datum		arg = PG_GETARG_DATUM(3);
+
+	require_superuser("peer_invite");
+	require_settings();
+	if (ps_identity_read(&identity) &&
+		(identity.cluster_id != (uint64) cluster_id || strcmp(identity.name, name) != 0))
+		require_no_cluster();
+	SPI_connect();
+	if (identity.cluster_id == 0)
+		become_node(cluster_id, PG_GETARG_INT32(1), name);
+	if (SPI_execute_with_args("SELECT m->>0, m->>1 FROM jsonb_array_elements($1) m",
+							  1, &type, &arg, NULL, false, 0) == SPI_OK_SELECT)
+	{
+		SPITupleTable *members = SPI_tuptable;
+
+		for (uint64 i = 0; i < members->numvals; i++)
+			define_server(SPI_getvalue(members->vals[i], members->tupdesc, 1),
+						  SPI_getvalue(members->vals[i], members->tupdesc, 2), GetUserId());
+	}
+	SPI_finish();
+	ps_map_adopt(VARDATA_ANY(map), VARSIZE_ANY_EXHDR(map));
+	RegisterXactCallback(wake_keeper_at_commit, NULL);
+	PG_RETURN_VOID();
+}
+
+/* peer_define(name, conninfo): how to reach a node */
+Datum
+payshard_peer_define(PG_FUNCTION_ARGS)
+{
+	require_superuser("peer_define");
+	SPI_connect();
+	define_server(text_arg(fcinfo, 0), text_arg(fcinfo, 1), ps_identity_peer_role());
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/* peer_learn(map) -> was it newer? */
+Datum
+payshard_peer_learn(PG_FUNCTION_ARGS)
+{
+	bytea	   *map = PG_GETARG_BYTEA_PP(0);
+
+	ps_map_require_cluster();
+	PG_RETURN_BOOL(ps_map_adopt(VARDATA_ANY(map), VARSIZE_ANY_EXHDR(map)));
+}
+
+/* The validator of the foreign data wrapper: libpq's options, hint lists them. */
+Datum
+payshard_fdw_validator(PG_FUNCTION_ARGS)
+{
+	List	   *options = untransformRelOptions(PG_GETARG_DATUM(0));
+	PQconninfoOption *known = PQconndefaults();
+	ListCell   *cell;
+
+	if (known == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	foreach(cell, options)
+	{
+		DefElem    *option = lfirst(cell);
+		StringInfoData valid;
+		PQconninfoOption *o;
+
+		initStringInfo(&valid);
+		for (o = known; o->keyword; o++)
+		{
+			if (strcmp(o->keyword, option->defname) == 0)
+				break;
+			if (o->dispchar[0] != 'D')
+				appendStringInfo(&valid, "%s%s", valid.len ? ", " : "", o->keyword);
+		}
+		if (o->keyword == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+					 errmsg("invalid option \"%s\"", option->defname),
+					 errhint("Valid options in this context are: %s.", valid.data)));
+	}
+	PQconninfoFree(known);
+	PG_RETURN_VOID();
+}

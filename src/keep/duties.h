@@ -1,0 +1,19 @@
+/*
+ * duties.h
+ *		The keeper's duties, in the order in which worker.c calls them.
+ *
+ * Each runs in a transaction of its own, does what is due, and returns whether
+ * it wants to be called again soon.
+ */
+#ifndef PS_KEEP_DUTIES_H
+#define PS_KEEP_DUTIES_H
+
+#include "postgres.h"
+
+extern bool ps_duty_start(void);	/* start.c: identity, boot, incarnation (M3) */
+extern bool ps_duty_processes(void);	/* start.c: apply process and senders */
+extern bool ps_duty_recover(void);	/* failover.c: origins this node leads (F1-F5) */
+extern bool ps_duty_leave(void);	/* heartbeat.c: silent secondaries (W6) */
+extern bool ps_duty_rejoin(void);	/* rejoin.c: placements that are out (J) */
+
+#endif

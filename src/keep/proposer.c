@@ -1,0 +1,313 @@
+/*
+ * proposer.c
+ *		How does the cluster agree on the next map (M1)?
+ *
+ * One round: (a) a ballot above all seen; (b) prepare at all voters; (c) with
+ * promises of a majority, the value of the highest accepted ballot is the
+ * current map; (d) the step makes the next one of it, or refuses: then the
+ * current one is proposed again, so that what we answer from is chosen; (e)
+ * accept at all voters of both maps; a majority of each makes it chosen; (f)
+ * it is adopted here and sent to the others.
+ *
+ * Voters change one at a time.  A proposer that knew the old voters may meet a
+ * value with others: it then needs promises of a majority of those too, or two
+ * disjoint majorities could choose two maps of one epoch.
+ *
+ * Every voter, this node included, is asked over a connection: its answer
+ * follows a commit of its own.
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "keep/proposer.h"
+#include "libpq-fe.h"
+#include "link/conn.h"
+#include "miscadmin.h"
+#include "node/fault.h"
+#include "node/map.h"
+#include "node/settings.h"
+#include "utils/timestamp.h"
+
+#define PS_CONNECT_MS_MAX 1000
+
+static PGconn *peers[PS_NODES_MAX];
+static uint64 ballot_seen = 0;
+
+/* What the voters answered in one phase. */
+typedef struct Round
+{
+	PsNodeSet	asked;
+	PsNodeSet	yes;
+	uint64		accepted_ballot;	/* highest seen; 0 = none */
+	void	   *value;
+	size_t		value_bytes;
+} Round;
+
+void
+ps_peer_drop(uint32 node)
+{
+	if (peers[node])
+		ps_conn_close(peers[node]);
+	peers[node] = NULL;
+}
+
+PGconn *
+ps_peer(uint32 node, const char *name, TimestampTz deadline)
+{
+	char	   *error;
+	TimestampTz soon = ps_deadline(PS_CONNECT_MS_MAX);
+
+	if (peers[node] &&
+		(PQstatus(peers[node]) != CONNECTION_OK ||
+		 PQtransactionStatus(peers[node]) != PQTRANS_IDLE ||
+		 !PQconsumeInput(peers[node])))
+		ps_peer_drop(node);
+	if (peers[node] == NULL)
+	{
+		peers[node] = ps_conn_open(name, InvalidOid, "keeper", Min(deadline, soon), &error);
+		if (peers[node] == NULL)
+			ereport(DEBUG1, (errmsg("payshard: node \"%s\": %s", name, error)));
+	}
+	return peers[node];
+}
+
+/* Sends one call to all nodes of the maps that can be reached. */
+static void
+ask_all(Round *round, const PsMap *a, const PsMap *b, const char *sql,
+		int n_args, const PsArg *args, TimestampTz deadline)
+{
+	round->asked = round->yes = 0;
+	for (int which = 0; which < 2; which++)
+	{
+		const PsMap *map = which == 0 ? a : b;
+
+		for (int i = 0; map && i < map->n_nodes; i++)
+		{
+			const PsMapNode *node = &map->nodes[i];
+			PGconn	   *conn;
+
+			if (PS_HAS_NODE(round->asked, node->id))
+				continue;
+			conn = ps_peer(node->id, node->name, deadline);
+			if (conn && ps_conn_send(conn, sql, n_args, args, false))
+				round->asked |= PS_NODE_BIT(node->id);
+		}
+	}
+}
+
+/* Waits for the answers; columns 0 = yes, 1 = ballot[, 2 = accepted, 3 = value]. */
+static void
+gather(Round *round, bool with_value, TimestampTz deadline)
+{
+	for (uint32 id = 1; id < PS_NODES_MAX; id++)
+	{
+		PGresult   *result;
+
+		if (!PS_HAS_NODE(round->asked, id))
+			continue;
+		result = ps_conn_result(peers[id], deadline);
+		if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK || PQntuples(result) != 1)
+		{
+			ereport(DEBUG1, (errmsg("payshard: vote of node %u: %s", id,
+									ps_conn_why(result, peers[id]))));
+			PQclear(result);
+			ps_peer_drop(id);
+			continue;
+		}
+		ballot_seen = Max(ballot_seen, (uint64) ps_result_int8(result, 0, 1) >> 6);
+		if (PQgetvalue(result, 0, 0)[0] == 't')
+		{
+			round->yes |= PS_NODE_BIT(id);
+			if (with_value && ps_result_int8(result, 0, 2) > round->accepted_ballot)
+			{
+				round->accepted_ballot = ps_result_int8(result, 0, 2);
+				round->value = ps_result_bytes(result, 0, 3, &round->value_bytes);
+			}
+		}
+		PQclear(result);
+	}
+}
+
+/* (a) to (c): the current map, or NULL when there was no majority. */
+static PsMap *
+read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
+{
+	Round		round = {0};
+	PsArg		args[2];
+	PsMap	   *current = palloc(sizeof(PsMap));
+	PsRefusal	wrong;
+	PsNodeSet	voters = ps_map_voters(known);
+
+	*ballot = ((++ballot_seen) << 6) | ps_map_self();
+	args[0] = ps_arg_int8((int64) known->cluster_id);
+	args[1] = ps_arg_int8((int64) *ballot);
+	ask_all(&round, known, NULL, "SELECT * FROM payshard.peer_prepare($1, $2)", 2, args, deadline);
+	gather(&round, true, deadline);
+	if (round.value == NULL || !ps_map_is_majority(round.yes & voters, voters))
+		return NULL;
+	wrong = ps_map_read(current, round.value, round.value_bytes);
+	if (wrong)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the payshard map register holds a damaged map"),
+				 errdetail("%s", wrong)));
+	voters = ps_map_voters(current);
+	if (!ps_map_is_majority(round.yes & voters, voters))
+	{
+		Round		more = {0};
+
+		ask_all(&more, current, NULL, "SELECT * FROM payshard.peer_prepare($1, $2)", 2, args, deadline);
+		gather(&more, true, deadline);
+
+		/*
+		 * Those asked before refuse the same ballot: their promise holds. A
+		 * higher value among the others means that we read too early.
+		 */
+		if (more.accepted_ballot > round.accepted_ballot ||
+			!ps_map_is_majority((round.yes | more.yes) & voters, voters))
+			return NULL;
+	}
+	return current;
+}
+
+/* (e): is `next` chosen? */
+static bool
+accept(const PsMap *current, const PsMap *next, uint64 ballot,
+	   StringInfo bytes, TimestampTz deadline)
+{
+	Round		round = {0};
+	PsArg		args[3];
+	PsNodeSet	old_voters = ps_map_voters(current);
+	PsNodeSet	new_voters = ps_map_voters(next);
+
+	args[0] = ps_arg_int8((int64) next->cluster_id);
+	args[1] = ps_arg_int8((int64) ballot);
+	args[2] = ps_arg_bytes(bytes->data, bytes->len);
+	PS_FAULT("proposer.before_accept");
+	ask_all(&round, current, next, "SELECT * FROM payshard.peer_accept($1, $2, $3)", 3, args, deadline);
+	gather(&round, false, deadline);
+	PS_FAULT("proposer.after_accept");
+	return ps_map_is_majority(round.yes & old_voters, old_voters) &&
+		ps_map_is_majority(round.yes & new_voters, new_voters);
+}
+
+/* (f): adopts here, which must succeed, and tells the others. */
+static void
+spread(const PsMap *next, StringInfo bytes, TimestampTz deadline)
+{
+	Round		round = {0};
+	PsArg		arg = ps_arg_bytes(bytes->data, bytes->len);
+	const char *sql = "SELECT payshard.peer_learn($1), 0";
+	const char *trouble = NULL;
+
+	ask_all(&round, next, NULL, sql, 1, &arg, deadline);
+	for (uint32 id = 1; id < PS_NODES_MAX; id++)
+	{
+		PGresult   *result;
+
+		if (!PS_HAS_NODE(round.asked, id))
+			continue;
+		result = ps_conn_result(peers[id], deadline);
+		if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
+		{
+			if (id == ps_map_self())
+				trouble = ps_conn_why(result, peers[id]);
+			ps_peer_drop(id);
+		}
+		PQclear(result);
+	}
+	if (ps_map_epoch() < next->epoch)
+		ereport(ERROR,
+				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+				 errmsg("this node could not adopt the payshard map of epoch " UINT64_FORMAT, next->epoch),
+				 errdetail("%s", trouble ? trouble : "It cannot reach itself by its own foreign server."),
+				 errhint("The map is chosen. Check the foreign server of this node in payshard.nodes and pg_hba.conf.")));
+}
+
+static void
+no_majority(const PsMap *known)
+{
+	PsNodeSet	reached = 0;
+
+	for (int i = 0; i < known->n_nodes; i++)
+		if (peers[known->nodes[i].id])
+			reached |= PS_NODE_BIT(known->nodes[i].id);
+	ereport(ERROR,
+			(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+			 errmsg("no majority of the payshard nodes agreed on a new map in time"),
+			 errdetail("%d of %d nodes can be reached from here.",
+					   pg_popcount64(reached), known->n_nodes),
+			 errhint("Start the nodes that are down, or retry.")));
+}
+
+/* Waits a random moment, so that competing proposers come apart. */
+static void
+back_off(void)
+{
+	long		ms = 5 + pg_prng_uint64_range(&pg_global_prng_state, 0, 45);
+
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+PsMap *
+ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
+		   PsRefusal *refusal)
+{
+	TimestampTz deadline = ps_deadline(timeout_ms);
+	PsMap	   *known = ps_map_copy();
+
+	if (known == NULL)
+		ps_map_require_cluster();
+	while (GetCurrentTimestamp() < deadline)
+	{
+		uint64		ballot;
+		StringInfoData bytes;
+		TimestampTz round_end = Min(deadline, ps_deadline(ps_call_timeout_ms));
+		PsMap	   *current = read_register(known, &ballot, round_end);
+		PsMap	   *next;
+
+		if (current == NULL)
+		{
+			back_off();
+			continue;
+		}
+		next = palloc(sizeof(PsMap));
+		memcpy(next, current, sizeof(PsMap));
+		*refusal = step(next, arg);
+		if (*refusal)
+			memcpy(next, current, sizeof(PsMap));
+		else
+		{
+			next->changed_at = GetCurrentTimestamp();
+			next->changed_by = ps_map_self();
+			strlcpy(next->reason, reason, sizeof(next->reason));
+		}
+		initStringInfo(&bytes);
+		ps_map_put(&bytes, next);
+		if (accept(current, next, ballot, &bytes, round_end))
+		{
+			spread(next, &bytes, ps_deadline(ps_call_timeout_ms));
+			return next;
+		}
+		memcpy(known, current, sizeof(PsMap));
+		back_off();
+	}
+	no_majority(known);
+	return NULL;
+}
+
+PsMap *
+ps_propose_or_error(PsStep step, void *arg, const char *reason, int timeout_ms)
+{
+	PsRefusal	refusal;
+	PsMap	   *map = ps_propose(step, arg, reason, timeout_ms, &refusal);
+
+	if (refusal)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s is not possible now", reason),
+				 errdetail("%s", refusal)));
+	return map;
+}

@@ -1,0 +1,46 @@
+/*
+ * proposer.h
+ *		The next map: read the register, take one step, have it chosen (M1).
+ */
+#ifndef PS_KEEP_PROPOSER_H
+#define PS_KEEP_PROPOSER_H
+
+#include "ground/state.h"
+
+/* One step from ground/state.h with its arguments; called on a scratch copy,
+ * perhaps several times. */
+typedef PsRefusal (*PsStep) (PsMap *map, void *arg);
+
+/*
+ * ps_propose
+ *		Has `step` of the newest map chosen by a majority and adopted here,
+ *		and tells the other nodes (best effort: they learn it anyhow).
+ *
+ * Needs a transaction, whose commit or abort changes nothing of it.  Tries
+ * until timeout_ms have passed.
+ *
+ * Returns the newest map, palloc'd.  *refusal is NULL when the step is in it;
+ * else the step's own words, and the map is the one that refused it (chosen
+ * and adopted, too).  A step that was chosen although its proposer heard no
+ * answer comes back as refused by the map that has it: callers look.
+ *
+ * Errors: 57P03 when no majority answered in time; 55000 outside a cluster.
+ */
+extern PsMap *ps_propose(PsStep step, void *arg, const char *reason,
+						 int timeout_ms, PsRefusal *refusal);
+
+/* The same, but a refusal is ERROR 55000 with it as detail. */
+extern PsMap *ps_propose_or_error(PsStep step, void *arg, const char *reason,
+								  int timeout_ms);
+
+/*
+ * ps_peer
+ *		This process' connection to a node for calls of the keep floor; opened
+ *		on demand, kept.  NULL when it cannot be reached before the deadline.
+ */
+struct pg_conn;
+extern struct pg_conn *ps_peer(uint32 node, const char *name, TimestampTz deadline);
+/* Forgets a connection that went wrong. */
+extern void ps_peer_drop(uint32 node);
+
+#endif

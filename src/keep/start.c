@@ -1,0 +1,152 @@
+/*
+ * start.c
+ *		What must have happened before this node serves anything (M3)?
+ *
+ * NOBODY -> KNOWN (identity and map loaded, boot counted, durably)
+ *        -> STARTED (the register has our new incarnation; queue is empty)
+ *
+ * The boot counter is counted and committed before the register hears of it:
+ * a data directory that the register did not see last comes with a counter
+ * that does not fit, and is a stranger.  STARTED is given up when a commit's
+ * outcome could not be found out (W7): then a new incarnation is taken and the
+ * old one settled as after a crash (F1).
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "keep/proposer.h"
+#include "keep/start.h"
+#include "miscadmin.h"
+#include "node/fault.h"
+#include "node/identity.h"
+#include "node/map.h"
+#include "node/settings.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "write/queue.h"
+
+#define PS_START_TIMEOUT_MS 10000
+
+/* The boot counter of this run of the keeper; 0 = not counted yet. */
+static uint64 boot = 0;
+
+typedef struct StartStep
+{
+	uint64		boot;
+	bool		is_stranger;
+} StartStep;
+
+static PsRefusal
+step_start(PsMap *map, void *arg)
+{
+	StartStep  *start = arg;
+	PsMapNode  *node = ps_map_node(map, ps_map_self());
+
+	if (node == NULL)
+		return "This node is not a member of the cluster.";
+
+	/*
+	 * A directory that was restored or cloned: the register has seen this
+	 * counter, or one beyond it, from another run.
+	 */
+	start->is_stranger = node->boot >= start->boot ||
+		(node->system_id != GetSystemIdentifier() && node->boot > 0);
+	return ps_step_start(map, node->id, Max(start->boot, node->boot + 1),
+						 GetSystemIdentifier(), start->is_stranger);
+}
+
+/* Counts this start, in a transaction that is committed before we go on. */
+static void
+count_boot(void)
+{
+	boot = ps_identity_count_boot();
+	CommitTransactionCommand();
+	StartTransactionCommand();
+}
+
+bool
+ps_duty_start(void)
+{
+	PsIdentity	identity;
+	PsMap	   *map;
+	PsMapNode  *node;
+	StartStep	step = {0};
+
+	if (pg_atomic_read_u32(&ps_shared->needs_recovery) != 0)
+		ps_map_set_incarnation(0);
+	if (ps_map_incarnation() != 0)
+		return false;
+	if (!ps_identity_read(&identity))
+		return false;
+	if (!ps_shared->map_loaded || ps_shared->self == 0)
+		ps_map_load();
+	map = ps_map_copy();
+	if (map == NULL || ps_map_node(map, ps_map_self()) == NULL)
+		return true;			/* invited, but no member yet */
+	/* a start within the life of one server is a start, too */
+	count_boot();
+	PS_FAULT("start.before_incarnation");
+	step.boot = boot;
+	pg_atomic_write_u32(&ps_shared->needs_recovery, 0);
+	map = ps_propose_or_error(step_start, &step, psprintf("start of node %s", identity.name),
+							  PS_START_TIMEOUT_MS);
+	PS_FAULT("start.after_incarnation");
+	node = ps_map_node(map, ps_map_self());
+	ps_queue_reset();
+	ps_map_set_incarnation(node->incarnation);
+	ereport(LOG,
+			(errmsg("payshard node \"%s\" has started with incarnation " UINT64_FORMAT ", epoch " UINT64_FORMAT "%s",
+					node->name, node->incarnation, map->epoch,
+					step.is_stranger ? ", as a stranger" : "")));
+	return true;
+}
+
+/* Starts a process unless it runs; node 0 = the apply process. */
+static void
+start_process(const char *function, const char *name, uint32 node,
+			  BackgroundWorkerHandle **handle)
+{
+	BackgroundWorker worker = {0};
+	pid_t		pid;
+
+	if (*handle && GetBackgroundWorkerPid(*handle, &pid) != BGWH_STOPPED)
+		return;
+	snprintf(worker.bgw_name, BGW_MAXLEN, "payshard %s", name);
+	snprintf(worker.bgw_type, BGW_MAXLEN, "payshard %s", name);
+	strlcpy(worker.bgw_library_name, "payshard", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, function, BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;	/* the keeper does it */
+	worker.bgw_main_arg = UInt32GetDatum(node);
+	worker.bgw_notify_pid = MyProcPid;
+	if (!RegisterDynamicBackgroundWorker(&worker, handle))
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("could not start process \"%s\"", worker.bgw_name),
+				 errhint("Raise max_worker_processes.")));
+}
+
+bool
+ps_duty_processes(void)
+{
+	static BackgroundWorkerHandle *applier = NULL;
+	static BackgroundWorkerHandle *senders[PS_NODES_MAX];
+	MemoryContext old;
+	PsMap	   *map;
+
+	if (ps_map_self() == 0 || (map = ps_map_copy()) == NULL ||
+		ps_map_node(map, ps_map_self()) == NULL)
+		return false;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	start_process("payshard_apply_main", "apply", 0, &applier);
+	if (ps_map_incarnation() != 0)
+		for (int i = 0; i < map->n_nodes; i++)
+			if (map->nodes[i].id != ps_map_self())
+				start_process("payshard_sender_main",
+							  psprintf("sender %s", map->nodes[i].name),
+							  map->nodes[i].id, &senders[map->nodes[i].id]);
+	MemoryContextSwitchTo(old);
+	return false;
+}

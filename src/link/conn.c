@@ -1,0 +1,352 @@
+/*
+ * conn.c
+ *		How does this process talk to one other node?
+ *
+ * libpq, non-blocking; every wait is on the latch and the socket, until a
+ * deadline, and can be interrupted.  Sockets are accounted for with
+ * AcquireExternalFD (libpqsrv_*).
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "foreign/foreign.h"
+#include "libpq/libpq-be-fe-helpers.h"
+#include "link/conn.h"
+#include "miscadmin.h"
+#include "node/identity.h"
+#include "node/settings.h"
+#include "storage/latch.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+
+#define PS_CONN_OPTIONS_MAX 64
+
+TimestampTz
+ps_deadline(int ms)
+{
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+}
+
+/* Milliseconds left until the deadline, not below zero. */
+static long
+ms_left(TimestampTz deadline)
+{
+	long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+
+	return Max(left, 0);
+}
+
+/* Waits for the socket or the latch; false when the time is up. */
+static bool
+wait_socket(PGconn *conn, int events, TimestampTz deadline)
+{
+	int			rc;
+	long		left = ms_left(deadline);
+
+	if (left == 0 || PQsocket(conn) < 0)
+		return false;
+	rc = WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | events,
+						   PQsocket(conn), left, PG_WAIT_EXTENSION);
+	if (rc & WL_LATCH_SET)
+	{
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
+}
+
+/* Drives a started connection to its end. */
+static PGconn *
+finish_connect(PGconn *conn, TimestampTz deadline, char **error)
+{
+	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+
+	if (conn == NULL)
+	{
+		ReleaseExternalFD();
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	}
+	PG_TRY();
+	{
+		while (PQstatus(conn) != CONNECTION_BAD &&
+			   status != PGRES_POLLING_OK && status != PGRES_POLLING_FAILED)
+		{
+			if (!wait_socket(conn, status == PGRES_POLLING_READING ?
+							 WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE, deadline))
+				break;
+			status = PQconnectPoll(conn);
+		}
+	}
+	PG_CATCH();
+	{
+		libpqsrv_disconnect(conn);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	if (PQstatus(conn) == CONNECTION_OK && status == PGRES_POLLING_OK)
+	{
+		PQsetnonblocking(conn, 1);
+		return conn;
+	}
+	*error = ms_left(deadline) == 0 ? pstrdup("no answer in time") :
+		pchomp(PQerrorMessage(conn));
+	libpqsrv_disconnect(conn);
+	return NULL;
+}
+
+static void
+reserve_socket(void)
+{
+	if (!AcquireExternalFD())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("could not connect to another node: too many open files"),
+				 errhint("Raise max_files_per_process.")));
+}
+
+/* Appends the options of a list that libpq knows. */
+static int
+add_options(List *options, const char **keys, const char **values, int n)
+{
+	ListCell   *cell;
+
+	foreach(cell, options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		if (n < PS_CONN_OPTIONS_MAX - 6)
+		{
+			keys[n] = option->defname;
+			values[n++] = defGetString(option);
+		}
+	}
+	return n;
+}
+
+/* The mapping of a user, or NULL: GetUserMapping throws. */
+static UserMapping *
+mapping_of(Oid user, Oid server)
+{
+	if (SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(user),
+							  ObjectIdGetDatum(server)) ||
+		SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
+							  ObjectIdGetDatum(server)))
+		return GetUserMapping(user, server);
+	return NULL;
+}
+
+PGconn *
+ps_conn_open(const char *node, Oid user, const char *purpose,
+			 TimestampTz deadline, char **error)
+{
+	const char *keys[PS_CONN_OPTIONS_MAX];
+	const char *values[PS_CONN_OPTIONS_MAX];
+	int			n = 0;
+	ForeignServer *server = GetForeignServerByName(psprintf("%s%s", PS_SERVER_PREFIX, node), false);
+	UserMapping *mapping;
+
+	if (!OidIsValid(user))
+		user = ps_identity_peer_role();
+	mapping = mapping_of(user, server->serverid);
+	keys[n] = "user";
+	values[n++] = GetUserNameFromId(user, false);
+	n = add_options(server->options, keys, values, n);
+	if (mapping)
+		n = add_options(mapping->options, keys, values, n);
+	keys[n] = "application_name";
+	values[n++] = psprintf("payshard %s", purpose);
+	keys[n] = "client_encoding";
+	values[n++] = GetDatabaseEncodingName();
+	keys[n] = "options";
+	values[n++] = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3";
+	keys[n] = NULL;
+	values[n] = NULL;
+	reserve_socket();
+	return finish_connect(PQconnectStartParams(keys, values, false), deadline, error);
+}
+
+PGconn *
+ps_conn_open_string(const char *conninfo, const char *purpose,
+					TimestampTz deadline, char **error)
+{
+	const char *keys[] = {"dbname", "fallback_application_name", "client_encoding", NULL};
+	const char *values[] = {conninfo, psprintf("payshard %s", purpose),
+	GetDatabaseEncodingName(), NULL};
+
+	reserve_socket();
+	return finish_connect(PQconnectStartParams(keys, values, true), deadline, error);
+}
+
+void
+ps_conn_close(PGconn *conn)
+{
+	if (conn)
+		libpqsrv_disconnect(conn);
+}
+
+bool
+ps_conn_send(PGconn *conn, const char *sql, int n_args, const PsArg *args,
+			 bool binary_result)
+{
+	Oid			types[16];
+	const char *values[16];
+	int			lengths[16];
+	int			formats[16];
+
+	if (n_args > lengthof(types))
+		elog(ERROR, "too many arguments for a remote call");
+	for (int i = 0; i < n_args; i++)
+	{
+		types[i] = args[i].type;
+		values[i] = args[i].value;
+		lengths[i] = args[i].bytes;
+		formats[i] = args[i].binary ? 1 : 0;
+	}
+	if (ps_log_remote)
+		ereport(LOG, (errmsg("payshard sends to %s:%s: %s", PQhost(conn), PQport(conn), sql)));
+	return PQsendQueryParams(conn, sql, n_args, types, values, lengths, formats,
+							 binary_result ? 1 : 0) != 0;
+}
+
+PGresult *
+ps_conn_result(PGconn *conn, TimestampTz deadline)
+{
+	PGresult   *last = NULL;
+
+	for (;;)
+	{
+		PGresult   *result;
+		int			unsent = PQflush(conn);
+
+		if (unsent < 0)
+			break;
+		if (PQisBusy(conn))
+		{
+			if (!wait_socket(conn, WL_SOCKET_READABLE | (unsent ? WL_SOCKET_WRITEABLE : 0),
+							 deadline) ||
+				!PQconsumeInput(conn))
+				break;
+			continue;
+		}
+		result = PQgetResult(conn);
+		if (result == NULL)
+			return last;
+		PQclear(last);
+		last = result;
+		if (PQresultStatus(last) == PGRES_COPY_IN || PQresultStatus(last) == PGRES_COPY_OUT)
+			return last;
+	}
+	PQclear(last);
+	return NULL;
+}
+
+PGresult *
+ps_conn_call(PGconn *conn, const char *sql, int n_args, const PsArg *args,
+			 bool binary_result, TimestampTz deadline)
+{
+	if (!ps_conn_send(conn, sql, n_args, args, binary_result))
+		return NULL;
+	return ps_conn_result(conn, deadline);
+}
+
+char *
+ps_conn_why(const PGresult *result, const PGconn *conn)
+{
+	char	   *message;
+
+	if (result)
+	{
+		message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+		return message ? pstrdup(message) : pstrdup(PQresStatus(PQresultStatus(result)));
+	}
+	if (conn && PQstatus(conn) == CONNECTION_BAD)
+		return pchomp(PQerrorMessage(conn));
+	return pstrdup("no answer in time");
+}
+
+/* A field of a remote error, palloc'd, or NULL. */
+static char *
+field(const PGresult *result, int code)
+{
+	char	   *text = result ? PQresultErrorField(result, code) : NULL;
+
+	return text ? pstrdup(text) : NULL;
+}
+
+void
+ps_conn_throw(PGresult *result, PGconn *conn, const char *node, const char *sql)
+{
+	char	   *state = field(result, PG_DIAG_SQLSTATE);
+	char	   *message = field(result, PG_DIAG_MESSAGE_PRIMARY);
+	char	   *detail = field(result, PG_DIAG_MESSAGE_DETAIL);
+	char	   *hint = field(result, PG_DIAG_MESSAGE_HINT);
+	char	   *context = field(result, PG_DIAG_CONTEXT);
+	int			code = ERRCODE_CONNECTION_FAILURE;
+
+	if (message == NULL)
+		message = psprintf("node \"%s\" did not answer: %s", node, ps_conn_why(NULL, conn));
+	if (state)
+		code = MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]);
+	PQclear(result);
+	ereport(ERROR,
+			(errcode(code),
+			 errmsg_internal("%s", message),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 hint ? errhint("%s", hint) : 0,
+			 context ? errcontext("%s", context) : 0,
+			 sql ? errcontext("statement on node \"%s\": %s", node, sql) :
+			 errcontext("node \"%s\"", node)));
+	pg_unreachable();
+}
+
+PsArg
+ps_arg_bytes(const void *data, int bytes)
+{
+	PsArg		arg = {BYTEAOID, data, bytes, true};
+
+	return arg;
+}
+
+PsArg
+ps_arg_int8(int64 value)
+{
+	PsArg		arg = {INT8OID, psprintf(INT64_FORMAT, value), 0, false};
+
+	return arg;
+}
+
+PsArg
+ps_arg_text(const char *value)
+{
+	PsArg		arg = {TEXTOID, value, 0, false};
+
+	return arg;
+}
+
+int64
+ps_result_int8(const PGresult *result, int row, int column)
+{
+	if (PQgetisnull(result, row, column))
+		return 0;
+	return strtoi64(PQgetvalue(result, row, column), NULL, 10);
+}
+
+void *
+ps_result_bytes(const PGresult *result, int row, int column, size_t *bytes)
+{
+	unsigned char *raw;
+	void	   *copy;
+
+	*bytes = 0;
+	if (PQgetisnull(result, row, column))
+		return NULL;
+	raw = PQunescapeBytea((unsigned char *) PQgetvalue(result, row, column), bytes);
+	if (raw == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	copy = palloc(*bytes + 1);
+	memcpy(copy, raw, *bytes);
+	PQfreemem(raw);
+	return copy;
+}

@@ -1,0 +1,90 @@
+/*
+ * conn.h
+ *		One connection to one peer: open, call, close; remote errors.
+ *
+ * How to reach a node is SQL/MED (S2): foreign server "payshard_<node>" of the
+ * wrapper payshard, user mapping of the user who connects.
+ */
+#ifndef PS_LINK_CONN_H
+#define PS_LINK_CONN_H
+
+#include "postgres.h"
+#include "libpq-fe.h"
+#include "utils/timestamp.h"
+
+#define PS_SERVER_PREFIX "payshard_"
+
+/* One argument of a call; value NULL = null. */
+typedef struct PsArg
+{
+	Oid			type;
+	const char *value;			/* text, or bytes when binary */
+	int			bytes;			/* of binary values */
+	bool		binary;
+} PsArg;
+
+/*
+ * ps_conn_open
+ *		Connects to a node, as `user` (InvalidOid = the cluster's peer role),
+ *		non-blocking, before `deadline`.  Needs a transaction (catalog reads).
+ *
+ * Returns NULL with *error (palloc'd, one line) when it cannot be reached;
+ * ERROR only for wrong configuration (no server of that name) and interrupts.
+ */
+extern PGconn *ps_conn_open(const char *node, Oid user, const char *purpose,
+							TimestampTz deadline, char **error);
+
+/* Connects by a conninfo string instead (a node that is not defined yet). */
+extern PGconn *ps_conn_open_string(const char *conninfo, const char *purpose,
+								   TimestampTz deadline, char **error);
+
+extern void ps_conn_close(PGconn *conn);
+
+/*
+ * ps_conn_send
+ *		Sends one statement (text results unless binary_result); false when
+ *		the connection is gone.  At most one may be under way.
+ */
+extern bool ps_conn_send(PGconn *conn, const char *sql, int n_args,
+						 const PsArg *args, bool binary_result);
+
+/*
+ * ps_conn_result
+ *		Waits for the answer, interruptibly, until `deadline`.
+ *
+ * Returns the last PGresult (the caller clears it), or NULL when the time is
+ * up or the connection is gone; then the connection is of no more use.
+ */
+extern PGresult *ps_conn_result(PGconn *conn, TimestampTz deadline);
+
+/* send + result. */
+extern PGresult *ps_conn_call(PGconn *conn, const char *sql, int n_args,
+							  const PsArg *args, bool binary_result,
+							  TimestampTz deadline);
+
+/*
+ * ps_conn_throw
+ *		ERROR with the remote SQLSTATE, message, detail and hint; NULL result:
+ *		08006.  Clears the result.  Context names the node and the statement.
+ */
+extern void ps_conn_throw(PGresult *result, PGconn *conn, const char *node,
+						  const char *sql) pg_attribute_noreturn();
+
+/* One line that says why a result is no success, palloc'd. */
+extern char *ps_conn_why(const PGresult *result, const PGconn *conn);
+
+/* bytea argument, big integer argument and text argument. */
+extern PsArg ps_arg_bytes(const void *data, int bytes);
+extern PsArg ps_arg_int8(int64 value);
+extern PsArg ps_arg_text(const char *value);
+
+/* Now plus ms. */
+extern TimestampTz ps_deadline(int ms);
+
+/* Column of a text-format result as an integer; 0 when null. */
+extern int64 ps_result_int8(const PGresult *result, int row, int column);
+
+/* A bytea column of a text-format result: palloc'd bytes, NULL when null. */
+extern void *ps_result_bytes(const PGresult *result, int row, int column, size_t *bytes);
+
+#endif

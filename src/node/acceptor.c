@@ -1,0 +1,141 @@
+/*
+ * acceptor.c
+ *		What has this node promised and accepted as a voter on the map (M1)?
+ *
+ * One row in payshard.acceptor: promised, accepted_ballot, value.  A ballot is
+ * refused when a higher one was promised.  The answer reaches the proposer
+ * after the commit, which is flushed: a voter that forgot a promise in a crash
+ * could help to choose two maps of one epoch.
+ *
+ * Source: D. Rystsov, "CASPaxos: Replicated State Machines without logs", 2018.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "node/acceptor.h"
+#include "node/fault.h"
+#include "node/shared.h"
+#include "utils/builtins.h"
+
+typedef struct Vote
+{
+	int64		promised;
+	int64		accepted;
+	Datum		value;			/* bytea; not valid when accepted = 0 */
+} Vote;
+
+/* Reads and locks the row; ERROR when this node is no voter of the cluster. */
+static void
+read_vote(int64 cluster_id, Vote *vote)
+{
+	Oid			type = INT8OID;
+	Datum		arg = Int64GetDatum(cluster_id);
+	HeapTuple	row;
+	TupleDesc	desc;
+	bool		isnull;
+
+	SPI_execute_with_args("SELECT promised, accepted_ballot, value FROM payshard.acceptor "
+						  "WHERE cluster_id = $1 FOR UPDATE",
+						  1, &type, &arg, NULL, false, 1);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("this node is not a voter of that payshard cluster")));
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	vote->promised = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
+	vote->accepted = DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull));
+	vote->value = SPI_getbinval(row, desc, 3, &isnull);
+	if (isnull)
+		vote->accepted = 0;
+	else
+		vote->value = SPI_datumTransfer(vote->value, false, -1);
+}
+
+/* The function's result: a record as its tuple descriptor says. */
+static Datum
+answer(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}
+
+static void
+require_ballot(int64 ballot)
+{
+	if (ballot <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a ballot must be positive")));
+}
+
+Datum
+payshard_peer_prepare(PG_FUNCTION_ARGS)
+{
+	int64		cluster_id = PG_GETARG_INT64(0);
+	int64		ballot = PG_GETARG_INT64(1);
+	Vote		vote;
+	bool		promised;
+	Datum		values[4];
+	bool		nulls[4] = {false, false, false, false};
+
+	require_ballot(ballot);
+	SPI_connect();
+	read_vote(cluster_id, &vote);
+	promised = ballot > vote.promised;
+	if (promised)
+	{
+		Oid			types[2] = {INT8OID, INT8OID};
+		Datum		args[2] = {Int64GetDatum(cluster_id), Int64GetDatum(ballot)};
+
+		PS_FAULT("acceptor.before_promise");
+		SPI_execute_with_args("UPDATE payshard.acceptor SET promised = $2 WHERE cluster_id = $1",
+							  2, types, args, NULL, false, 0);
+		ForceSyncCommit();
+	}
+	SPI_finish();
+	values[0] = BoolGetDatum(promised);
+	values[1] = Int64GetDatum(promised ? ballot : vote.promised);
+	values[2] = Int64GetDatum(vote.accepted);
+	values[3] = vote.value;
+	nulls[3] = vote.accepted == 0;
+	return answer(fcinfo, values, nulls);
+}
+
+Datum
+payshard_peer_accept(PG_FUNCTION_ARGS)
+{
+	int64		cluster_id = PG_GETARG_INT64(0);
+	int64		ballot = PG_GETARG_INT64(1);
+	Vote		vote;
+	bool		accepted;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	require_ballot(ballot);
+	SPI_connect();
+	read_vote(cluster_id, &vote);
+	accepted = ballot >= vote.promised;
+	if (accepted)
+	{
+		Oid			types[3] = {INT8OID, INT8OID, BYTEAOID};
+		Datum		args[3] = {Int64GetDatum(cluster_id), Int64GetDatum(ballot), PG_GETARG_DATUM(2)};
+
+		PS_FAULT("acceptor.before_accept");
+		SPI_execute_with_args("UPDATE payshard.acceptor SET promised = $2, accepted_ballot = $2, value = $3 "
+							  "WHERE cluster_id = $1",
+							  3, types, args, NULL, false, 0);
+		ForceSyncCommit();
+	}
+	SPI_finish();
+	values[0] = BoolGetDatum(accepted);
+	values[1] = Int64GetDatum(accepted ? ballot : vote.promised);
+	return answer(fcinfo, values, nulls);
+}

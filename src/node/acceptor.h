@@ -1,0 +1,21 @@
+/*
+ * acceptor.h
+ *		This node's vote on the map (M1): durable acceptor state of CASPaxos.
+ *
+ * SQL functions, called by proposers over connections of their own, so that
+ * each answer follows a flushed commit:
+ *
+ *	payshard.peer_prepare(cluster_id, ballot)
+ *		-> (promised bool, ballot, accepted_ballot, value)
+ *	payshard.peer_accept(cluster_id, ballot, value)
+ *		-> (accepted bool, ballot)
+ */
+#ifndef PS_NODE_ACCEPTOR_H
+#define PS_NODE_ACCEPTOR_H
+
+#include "compat.h"
+
+PS_FUNCTION(payshard_peer_prepare);
+PS_FUNCTION(payshard_peer_accept);
+
+#endif

@@ -1,0 +1,298 @@
+/*
+ * map.c
+ *		What is the chosen map on this node?
+ *
+ * The map is durable in payshard.chosen_map (one row) and copied to shared
+ * memory.  Adopting one: (a) take the relation lock exclusively: nobody
+ * journals, applies or commits under the old map any more; (b) write the row;
+ * (c) commit, with a flush; (d) in the commit callback, the lock still held,
+ * install it in shared memory.  Install before the flush, and a crash could
+ * bring the node back with a map older than the one under which it has already
+ * answered (F3).
+ *
+ * Every map ever adopted stays in payshard.map_history, from which the events,
+ * availability and recovery views are computed.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "node/map.h"
+#include "node/tables.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+PsMapAdopted ps_map_adopted = NULL;
+
+/* To be installed when the current transaction commits; in TopMemoryContext. */
+static PsMap *pending = NULL;
+
+uint32
+ps_map_self(void)
+{
+	return ps_shared->self;
+}
+
+uint64
+ps_map_epoch(void)
+{
+	return pg_atomic_read_u64(&ps_shared->epoch);
+}
+
+uint64
+ps_map_incarnation(void)
+{
+	return pg_atomic_read_u64(&ps_shared->incarnation);
+}
+
+PsMap *
+ps_map_copy(void)
+{
+	PsMap	   *map = palloc(sizeof(PsMap));
+	bool		loaded;
+
+	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
+	loaded = ps_shared->map_loaded;
+	if (loaded)
+		memcpy(map, &ps_shared->map, sizeof(PsMap));
+	LWLockRelease(&ps_shared->map_lock);
+	if (loaded)
+		return map;
+	pfree(map);
+	return NULL;
+}
+
+bool
+ps_map_shard(int shard, PsMapShard *out)
+{
+	bool		found;
+
+	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
+	found = ps_shared->map_loaded && shard >= 0 && shard < ps_shared->map.n_shards;
+	if (found)
+		*out = ps_shared->map.shards[shard];
+	LWLockRelease(&ps_shared->map_lock);
+	return found;
+}
+
+int
+ps_map_n_shards(void)
+{
+	/* fixed per cluster: no lock needed once loaded */
+	return ps_shared->map_loaded ? ps_shared->map.n_shards : 0;
+}
+
+char *
+ps_map_node_name(uint32 id)
+{
+	char	   *name = NULL;
+	PsMapNode  *node;
+
+	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
+	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
+	if (node)
+		name = pstrdup(node->name);
+	LWLockRelease(&ps_shared->map_lock);
+	return name ? name : psprintf("node %u", id);
+}
+
+bool
+ps_map_is_member(uint32 id, uint64 incarnation)
+{
+	bool		member;
+	PsMapNode  *node;
+
+	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
+	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
+	member = node && node->incarnation == incarnation;
+	LWLockRelease(&ps_shared->map_lock);
+	return member;
+}
+
+void
+ps_map_require_cluster(void)
+{
+	if (ps_shared == NULL || ps_shared->self == 0 || !ps_shared->map_loaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this database is not a node of a payshard cluster"),
+				 errhint("Call payshard.create_cluster() here, or payshard.add_node() on a node of the cluster.")));
+}
+
+void
+ps_map_require_serving(void)
+{
+	ps_map_require_cluster();
+	if (ps_map_incarnation() == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+				 errmsg("this payshard node is starting up"),
+				 errdetail("It has not taken a new incarnation from a majority of the nodes yet."),
+				 errhint("Retry; see payshard.nodes and the server log if it lasts.")));
+}
+
+void
+ps_map_lock(void)
+{
+	LockRelationOid(ps_table_oid(PS_TABLE_CHOSEN_MAP), RowExclusiveLock);
+}
+
+/* Puts a map into shared memory; lock order as in shared.h. */
+static void
+install(const PsMap *map)
+{
+	LWLockAcquire(&ps_shared->queue.lock, LW_EXCLUSIVE);
+	LWLockAcquire(&ps_shared->map_lock, LW_EXCLUSIVE);
+	if (!ps_shared->map_loaded || ps_shared->map.epoch < map->epoch)
+	{
+		memcpy(&ps_shared->map, map, sizeof(PsMap));
+		ps_shared->map_loaded = true;
+		pg_atomic_write_u64(&ps_shared->epoch, map->epoch);
+		if (ps_map_adopted)
+			ps_map_adopted(&ps_shared->map);
+	}
+	LWLockRelease(&ps_shared->map_lock);
+	LWLockRelease(&ps_shared->queue.lock);
+	ConditionVariableBroadcast(&ps_shared->map_changed);
+	ConditionVariableBroadcast(&ps_shared->queue.changed);
+	ps_wake_keeper();
+	ps_wake_applier();
+}
+
+void
+ps_map_load(void)
+{
+	PsMap	   *map = palloc(sizeof(PsMap));
+	bool		isnull;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_execute("SELECT node_id FROM payshard.node_self", true, 1) == SPI_OK_SELECT &&
+		SPI_processed == 1)
+		ps_shared->self = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+													  SPI_tuptable->tupdesc, 1, &isnull));
+	if (SPI_execute("SELECT value FROM payshard.chosen_map", true, 1) == SPI_OK_SELECT &&
+		SPI_processed == 1)
+	{
+		bytea	   *value = DatumGetByteaPP(SPI_getbinval(SPI_tuptable->vals[0],
+														  SPI_tuptable->tupdesc, 1, &isnull));
+		PsRefusal	wrong = ps_map_read(map, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+
+		if (wrong)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("the payshard map of this node is damaged"),
+					 errdetail("%s", wrong),
+					 errhint("Stop this server and rebuild the node from the others.")));
+		install(map);
+	}
+	PopActiveSnapshot();
+	SPI_finish();
+	pfree(map);
+}
+
+/* Reads and checks a map that came from elsewhere. */
+static PsMap *
+read_foreign(const void *data, size_t bytes)
+{
+	PsMap	   *map = MemoryContextAlloc(TopMemoryContext, sizeof(PsMap));
+	PsRefusal	wrong = ps_map_read(map, data, bytes);
+
+	if (wrong)
+	{
+		pfree(map);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("these bytes are not a payshard map"),
+				 errdetail("%s", wrong)));
+	}
+	if (ps_shared->map_loaded && ps_shared->map.cluster_id != map->cluster_id)
+	{
+		pfree(map);
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the map is of another payshard cluster")));
+	}
+	return map;
+}
+
+static void
+write_durably(const PsMap *map, const void *data, size_t bytes)
+{
+	Oid			types[4] = {INT8OID, BYTEAOID, TIMESTAMPTZOID, TEXTOID};
+	Datum		values[4];
+	bytea	   *value = palloc(bytes + VARHDRSZ);
+
+	SET_VARSIZE(value, bytes + VARHDRSZ);
+	memcpy(VARDATA(value), data, bytes);
+	values[0] = Int64GetDatum(map->epoch);
+	values[1] = PointerGetDatum(value);
+	values[2] = TimestampTzGetDatum(map->changed_at);
+	values[3] = CStringGetTextDatum(map->reason);
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_execute_with_args("INSERT INTO payshard.chosen_map (epoch, value) VALUES ($1, $2) "
+						  "ON CONFLICT (one) DO UPDATE SET epoch = excluded.epoch, value = excluded.value",
+						  2, types, values, NULL, false, 0);
+	SPI_execute_with_args("INSERT INTO payshard.map_history (epoch, value, changed_at, reason) "
+						  "VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+						  4, types, values, NULL, false, 0);
+	PopActiveSnapshot();
+	SPI_finish();
+}
+
+bool
+ps_map_adopt(const void *data, size_t bytes)
+{
+	PsMap	   *map = read_foreign(data, bytes);
+
+	if (map->epoch <= ps_map_epoch())
+	{
+		pfree(map);
+		return false;
+	}
+	LockRelationOid(ps_table_oid(PS_TABLE_CHOSEN_MAP), ExclusiveLock);
+	/* somebody else may have adopted a newer one while we waited */
+	if (map->epoch <= ps_map_epoch())
+	{
+		pfree(map);
+		return false;
+	}
+	write_durably(map, data, bytes);
+	ForceSyncCommit();
+	if (pending)
+		pfree(pending);
+	pending = map;
+	return true;
+}
+
+void
+ps_map_at_commit(void)
+{
+	if (pending == NULL)
+		return;
+	install(pending);
+	pfree(pending);
+	pending = NULL;
+}
+
+void
+ps_map_at_abort(void)
+{
+	if (pending)
+		pfree(pending);
+	pending = NULL;
+}
+
+void
+ps_map_set_incarnation(uint64 incarnation)
+{
+	pg_atomic_write_u64(&ps_shared->incarnation, incarnation);
+	ConditionVariableBroadcast(&ps_shared->map_changed);
+}

@@ -1,0 +1,78 @@
+/*
+ * map.h
+ *		The chosen map on this node: read it, adopt a newer one.
+ */
+#ifndef PS_NODE_MAP_H
+#define PS_NODE_MAP_H
+
+#include "postgres.h"
+#include "ground/state.h"
+#include "node/shared.h"
+
+/*
+ * Called at each adoption with queue.lock and map_lock held exclusively and
+ * the new map installed; must not throw.  Set once by the roof.
+ */
+typedef void (*PsMapAdopted) (const PsMap *map);
+extern PsMapAdopted ps_map_adopted;
+
+/* This node's id, 0 while it is in no cluster. */
+extern uint32 ps_map_self(void);
+/* Epoch of the adopted map, 0 = none. */
+extern uint64 ps_map_epoch(void);
+/* The incarnation of this start, 0 while it is not taken (M3). */
+extern uint64 ps_map_incarnation(void);
+
+/* A palloc'd copy of the map, or NULL. */
+extern PsMap *ps_map_copy(void);
+/* One shard; false when there is no map or no such shard. */
+extern bool ps_map_shard(int shard, PsMapShard *out);
+/* Number of shards, 0 = no map. */
+extern int	ps_map_n_shards(void);
+/* A node's name, palloc'd; "node <id>" when unknown. */
+extern char *ps_map_node_name(uint32 id);
+/* Is the node of this id, in this incarnation, a member of the map? */
+extern bool ps_map_is_member(uint32 id, uint64 incarnation);
+
+/*
+ * ps_map_require
+ *		ERROR 55000 unless this node is in a cluster; 57P03 unless it has taken
+ *		its incarnation (then it may serve).
+ */
+extern void ps_map_require_cluster(void);
+extern void ps_map_require_serving(void);
+
+/*
+ * ps_map_lock
+ *		Holds the adopted map as it is until the end of the transaction (W3).
+ *		May wait for an adoption that is just being made durable.
+ */
+extern void ps_map_lock(void);
+
+/*
+ * ps_map_load
+ *		Reads this node's identity and its durable map into shared memory.
+ *		Needs a transaction; called when the keeper starts and when the node
+ *		is defined.
+ */
+extern void ps_map_load(void);
+
+/*
+ * ps_map_adopt
+ *		Makes a chosen map this node's, durably, when it is newer: from the
+ *		commit of the current transaction on.  Waits for all who journal or
+ *		commit under the old one (F3: adopt, then answer).
+ *
+ * Returns whether it was newer.  Errors: 22023 when the bytes are not a map,
+ * 42501 when it is another cluster's.
+ */
+extern bool ps_map_adopt(const void *data, size_t bytes);
+
+/* The conductor's calls (write/commit.c). */
+extern void ps_map_at_commit(void);
+extern void ps_map_at_abort(void);
+
+/* This node has taken an incarnation, or given it up (0). */
+extern void ps_map_set_incarnation(uint64 incarnation);
+
+#endif

@@ -1,0 +1,87 @@
+/*
+ * settings.c
+ *		Which payshard.* settings are there, with unit, range and default?
+ *
+ * POSTMASTER for what sizes shared memory, SIGHUP for timeouts, SUSET for what
+ * weakens a guarantee.
+ */
+#include "postgres.h"
+
+#include "node/settings.h"
+#include "utils/guc.h"
+
+char	   *ps_database;
+int			ps_queue_size_kb;
+int			ps_batch_size_kb;
+int			ps_pipeline_depth;
+int			ps_peer_timeout_ms;
+int			ps_call_timeout_ms;
+int			ps_gate_timeout_ms;
+int			ps_abort_timeout_ms;
+int			ps_shutdown_timeout_ms;
+int			ps_keepalive_ms;
+int			ps_min_in_sync;
+int			ps_dirty_keys_max;
+int			ps_copy_batch_kb;
+bool		ps_log_remote;
+
+typedef struct IntSetting
+{
+	const char *name;
+	const char *what;
+	int		   *value;
+	int			initial;
+	int			low;
+	int			high;
+	GucContext	context;
+	int			flags;
+} IntSetting;
+
+static const IntSetting int_settings[] = {
+	{"payshard.queue_size", "Memory for journal entries on their way to other nodes.",
+	&ps_queue_size_kb, 64 * 1024, 1024, 1024 * 1024, PGC_POSTMASTER, GUC_UNIT_KB},
+	{"payshard.batch_size", "A batch of journal entries is sent when it has this size, or when nothing waits.",
+	&ps_batch_size_kb, 256, 1, 16 * 1024, PGC_SIGHUP, GUC_UNIT_KB},
+	{"payshard.pipeline_depth", "Batches of journal entries in flight to one node.",
+	&ps_pipeline_depth, 2, 1, 64, PGC_SIGHUP, 0},
+	{"payshard.peer_timeout", "Silence after which a secondary is taken out of the in-sync sets.",
+	&ps_peer_timeout_ms, 3000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.call_timeout", "Longest wait for one call to another node, connecting included.",
+	&ps_call_timeout_ms, 5000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.gate_timeout", "Longest wait of a commit before it is enqueued: for a closed gate, a full queue or a missing copy.",
+	&ps_gate_timeout_ms, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.abort_timeout", "Longest wait for an abort to be confirmed by the other nodes; then the outcome is unknown.",
+	&ps_abort_timeout_ms, 15000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.shutdown_timeout", "Longest wait for the outcome of a commit after the session was told to end.",
+	&ps_shutdown_timeout_ms, 10000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.keepalive", "Idle time after which another node hears from this one.",
+	&ps_keepalive_ms, 200, 10, 60000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.min_in_sync", "Durable copies a commit needs at least; with fewer in sync, writes are refused.",
+	&ps_min_in_sync, 1, 1, 8, PGC_SIGHUP, 0},
+	{"payshard.dirty_keys_max", "Keys remembered for a placement that is out; with more it gets a full copy.",
+	&ps_dirty_keys_max, 1000000, 0, INT_MAX, PGC_SIGHUP, 0},
+	{"payshard.copy_batch_size", "Rows sent in one message to a placement that joins.",
+	&ps_copy_batch_kb, 1024, 16, 64 * 1024, PGC_SIGHUP, GUC_UNIT_KB},
+};
+
+void
+ps_settings_define(void)
+{
+	DefineCustomStringVariable("payshard.database",
+							   "The database that is this server's payshard node.",
+							   NULL, &ps_database, "postgres",
+							   PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("payshard.log_remote_commands",
+							 "Logs each statement sent to another node.",
+							 NULL, &ps_log_remote, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	for (int i = 0; i < lengthof(int_settings); i++)
+	{
+		const IntSetting *s = &int_settings[i];
+
+		DefineCustomIntVariable(s->name, s->what, NULL, s->value, s->initial,
+								s->low, s->high, s->context, s->flags,
+								NULL, NULL, NULL);
+	}
+	MarkGUCPrefixReserved("payshard");
+}
