@@ -13,6 +13,7 @@
 #define PS_RING_VNODES_DEFAULT 64	/* virtual nodes per unit of weight */
 #define PS_RING_VNODES_MAX 1024
 #define PS_RING_WEIGHT_MAX 100
+#define PS_RING_LOAD_MAX 1000
 #define PS_RING_LOAD_DEFAULT 110	/* bound on load, percent of fair share */
 
 /* What the ring needs to know of a node. */
@@ -28,7 +29,8 @@ typedef struct PsRingConfig
 	int			n_shards;		/* 1 .. PS_SHARDS_MAX */
 	int			copies;			/* wanted per shard, 1 .. PS_COPIES_MAX */
 	int			vnodes;			/* virtual nodes per unit of weight */
-	int			load_percent;	/* c x 100: no node above ceil(c x fair share) */
+	int			load_percent;	/* c x 100, 100 .. PS_RING_LOAD_MAX: no node
+								 * above ceil(c x fair share) */
 } PsRingConfig;
 
 /*

@@ -1,16 +1,10 @@
 /*
  * state.h
- *		What the map says, and every allowed step from one map to the next
- *		(M4, W6, F1, F2, F5, J3, J4).
+ *		What the map says: nodes, shards, placements, and their bytes (M1, M4).
+ *		The steps from one map to the next are in step.h.
  *
  * Ground floor: pure functions of their arguments; no catalog, no libpq, no
- * shared memory, never throws.  A step either yields the next map (epoch one
- * higher) or says why not and leaves the map as it was.
- *
- * A node:		UP  --failover-->  FAILED  --new incarnation-->  UP
- * A shard:		OPEN  --primary restarts or is lost-->  RECOVERING  --settled-->  OPEN
- * A placement:	IN_SYNC  --no answer, failover-->  OUT  --J3-->  JOINING  --J4-->  IN_SYNC
- *				JOINING  --new primary or incarnation, no answer-->  OUT
+ * shared memory, never throws.
  */
 #ifndef PS_GROUND_STATE_H
 #define PS_GROUND_STATE_H
@@ -44,6 +38,7 @@ typedef struct PsMapNode
 	uint32		weight;			/* 0 = witness */
 	uint8		state;			/* PsNodeState */
 	uint64		incarnation;	/* of this start; 0 = never started */
+	uint64		former;			/* of the start before; 0 = there was none */
 	uint64		settled;		/* all its incarnations up to this one are
 								 * settled: nothing of theirs is undecided */
 	uint32		leader;			/* node that settles the rest, 0 = none is needed */
@@ -97,116 +92,20 @@ extern PsRefusal ps_map_read(PsMap *map, const void *data, size_t bytes);
 /* All invariants stated at the fields above; NULL when they hold. */
 extern PsRefusal ps_map_check(const PsMap *map);
 
-extern PsMapNode *ps_map_node(PsMap *map, uint32 id);	/* NULL = no such node */
+/*
+ * ps_map_node, ps_map_node_by_name, ps_map_placement
+ *		Finds a node (NULL = no such node); says what a node is to a shard.
+ */
+extern PsMapNode *ps_map_node(PsMap *map, uint32 id);
 extern PsMapNode *ps_map_node_by_name(PsMap *map, const char *name);
-extern PsPlacementState ps_map_placement(const PsMapShard *shard, uint32 node);
+extern PsPlacementState ps_map_placement(const PsMapShard *shard,
+										 uint32 node);
+
 /* All nodes of the map. */
 extern PsNodeSet ps_map_voters(const PsMap *map);
 /* All nodes with weight. */
 extern PsNodeSet ps_map_data_nodes(const PsMap *map);
 /* Is `set` more than half of `voters`? */
 extern bool ps_map_is_majority(PsNodeSet set, PsNodeSet voters);
-
-/*
- * ps_step_create
- *		The first map (epoch 1): one node, primary of all shards, all open.
- */
-extern PsRefusal ps_step_create(PsMap *map, const char *cluster, uint64 cluster_id,
-								int n_shards, int copies, int load_percent,
-								const PsMapNode *first);
-
-/*
- * ps_step_add_node
- *		Adds a node (id, incarnation and settled are chosen here: the smallest
- *		free id; next_incarnation).  It holds nothing yet.
- */
-extern PsRefusal ps_step_add_node(PsMap *map, const PsMapNode *node, uint32 *id);
-
-/*
- * ps_step_place
- *		Places all shards by the ring.
- *
- * has_rows = false: there is no distributed table yet; primaries and in-sync
- * sets become what the ring says (terms rise where the primary changes).
- * has_rows = true: primaries and placements stay; shards with fewer than
- * `copies` placements get more, from the ring's order, which are out.
- */
-extern PsRefusal ps_step_place(PsMap *map, bool has_rows);
-
-/*
- * ps_step_set_node
- *		Changes weight and zone; shards stay where they are.
- */
-extern PsRefusal ps_step_set_node(PsMap *map, uint32 id, uint32 weight, const char *zone);
-
-/*
- * ps_step_remove_node
- *		Refused while the node holds a placement.
- */
-extern PsRefusal ps_step_remove_node(PsMap *map, uint32 id);
-
-/*
- * ps_step_start
- *		Node `id` has started (F1, M3): it is UP, with a new incarnation.  The
- *		joining sets of the shards it is primary of are emptied and these
- *		shards wait for it; it leads its own settling, unless another node does
- *		already (it was failed over away from and is still being settled).
- *		A node that never started before, or is primary of nothing and has no
- *		leader, has nothing to settle: `settled` = its former incarnation.
- *		is_stranger: its placements are out first; refused while it is primary
- *		of a shard or where it is the last in sync.
- */
-extern PsRefusal ps_step_start(PsMap *map, uint32 id, uint64 boot, uint64 system_id,
-							   bool is_stranger);
-
-/*
- * ps_step_leave
- *		Node `id` does not answer primary `primary` (W6): it leaves the in-sync
- *		and joining sets of all shards of that primary; 0 = of all primaries
- *		but itself.  Refused where it would be the last in sync, or when it
- *		is in none of those sets.
- */
-extern PsRefusal ps_step_leave(PsMap *map, uint32 primary, uint32 id);
-
-/*
- * ps_step_fail
- *		Node `id` is lost (F2): FAILED; it leaves every in-sync and joining
- *		set; each shard it was primary of waits for it and gets the primary that `prefer` names
- *		(n_shards ids, 0 = no wish) or else the first in-sync member in ring
- *		order, a higher term and an empty joining set; `leader` settles it.
- *
- * stuck: n_shards flags or NULL; when not NULL, shards of which `id` holds the
- * only in-sync placement are flagged and stay as they are; when NULL such a
- * shard makes the step refused.
- */
-extern PsRefusal ps_step_fail(PsMap *map, uint32 id, uint32 leader,
-							  const uint32 *prefer, bool *stuck);
-
-/* Another node takes over settling origin `id`. */
-extern PsRefusal ps_step_lead(PsMap *map, uint32 id, uint32 leader);
-
-/*
- * ps_step_settled
- *		Origin `id` is settled up to `incarnation` (F1, F5): nothing of it up
- *		to there is undecided anywhere.  No shard waits for it any more, and it
- *		has no leader.
- */
-extern PsRefusal ps_step_settled(PsMap *map, uint32 id, uint64 incarnation);
-
-/*
- * ps_step_join, ps_step_in_sync
- *		Node `id` starts to join (J3), has joined (J4), all given shards of
- *		`primary`: shards is n_shards flags.  Join takes OUT placements of OPEN
- *		shards; in_sync takes JOINING ones.  Any other: refused.
- */
-extern PsRefusal ps_step_join(PsMap *map, uint32 primary, uint32 id, const bool *shards);
-extern PsRefusal ps_step_in_sync(PsMap *map, uint32 primary, uint32 id, const bool *shards);
-
-/*
- * ps_step_rebuild
- *		Node `id` leaves the in-sync and joining sets of all shards it is not
- *		primary of (rebuild_node); refused when it would be the last.
- */
-extern PsRefusal ps_step_rebuild(PsMap *map, uint32 id);
 
 #endif
