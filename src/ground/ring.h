@@ -34,7 +34,7 @@ typedef struct PsRingConfig
 } PsRingConfig;
 
 /*
- * ps_ring_position
+ * ps_ring_position_node, ps_ring_position_shard
  *		The place on the 64-bit ring of a node's virtual node `vnode`
  *		(0 .. weight * vnodes - 1), and of a shard.
  *
@@ -53,7 +53,12 @@ extern uint64 ps_ring_position_shard(uint32 shard);
  * Zones in a row are distinct while there are zones left.
  *
  * The bound holds for the placements and, separately, for the primaries of
- * every node.
+ * every node.  A fair share is in proportion to weight as far as that is
+ * possible: no node holds a shard twice; with zones >= copies no zone does,
+ * and with fewer every zone holds every shard.  What a node or zone cannot
+ * take, the others share.  (Three copies in zones of 2, 2 and 1 nodes: the
+ * single node's fair share is all shards.)  Where shares had to be bent in
+ * this way, the bound on primaries may be passed, as little as possible.
  *
  * Returns how many copies each shard got: min(copies, nodes with weight); or
  * -1 when an argument is out of range.  Same arguments, same answer, on every
