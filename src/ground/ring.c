@@ -37,8 +37,11 @@
  *	   may, and then the caps on primaries are raised by one, as often as it
  *	   takes.
  *
- * Why not count as one goes, a shard at a time, all its copies at once: late
- * shards then find only the rest, and a node more or less moves most of them.
+ * Why rounds, and not one shard after the other with all its copies: with
+ * fewer zones than copies, every zone must have its copy of a shard before
+ * any has a second, and the paths of (d) may then never take the last one
+ * away.  For movement it makes no difference worth having: measured at 64
+ * shards, placements the same, primaries 2.15 instead of 2.01 x the minimum.
  */
 #include "ground/ring.h"
 
