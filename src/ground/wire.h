@@ -36,8 +36,8 @@
  *	5		1		flags: 1 = more fragments of this entry follow
  *	6		8		seq
  *	14		8		xid of the origin's transaction (full, 64 bits); 'A': 0
- *	22		8		entry: seq of the entry's first fragment;
- *					'A': the last seq of the entry that is aborted
+ *	22		8		seq of the first fragment of the entry; 'A': of the
+ *					entry that is aborted
  *	30		2		number of shards; repeated in every fragment
  *	32		10 each	shard (2), term (8)
  *	...		...		entry: operations, up to the end of the record
@@ -132,7 +132,7 @@ typedef struct PsRecord
 	uint8		flags;
 	uint64		seq;
 	uint64		xid;
-	uint64		ref_seq;		/* first fragment's seq; ABORT: aborted seq */
+	uint64		ref_seq;		/* first fragment's seq of (ABORT: the aborted) entry */
 	int			n_shards;
 	const uint8 *shards;		/* n_shards x 10 bytes, in place */
 	const uint8 *ops;			/* in place */

@@ -17,6 +17,7 @@ int			ps_pipeline_depth;
 int			ps_peer_timeout_ms;
 int			ps_call_timeout_ms;
 int			ps_gate_timeout_ms;
+int			ps_commit_timeout_ms;
 int			ps_abort_timeout_ms;
 int			ps_shutdown_timeout_ms;
 int			ps_keepalive_ms;
@@ -50,6 +51,8 @@ static const IntSetting int_settings[] = {
 	&ps_call_timeout_ms, 5000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.gate_timeout", "Longest wait of a commit before it is enqueued: for a closed gate, a full queue or a missing copy.",
 	&ps_gate_timeout_ms, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.commit_timeout", "Longest wait of a commit for the other copies; then it is aborted everywhere.",
+	&ps_commit_timeout_ms, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.abort_timeout", "Longest wait for an abort to be confirmed by the other nodes; then the outcome is unknown.",
 	&ps_abort_timeout_ms, 15000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.shutdown_timeout", "Longest wait for the outcome of a commit after the session was told to end.",

@@ -1,0 +1,333 @@
+/*
+ * commit.c
+ *		In which order does a commit happen here and elsewhere (W2 to W7)?
+ *
+ * PRE_COMMIT, all row locks held:
+ *	(a) enqueue the write-set for all members of its shards; errors until here
+ *		abort as usual, nothing was done;
+ *	(b) wait until every in-sync member has journaled it;
+ *	(c) hold the map; record dirty keys for placements that are out in it (J1);
+ *	(d) from here any error is a PANIC, and the restart rolls forward (F1).
+ * COMMIT: the entry is resolved, "decided" may pass it.
+ *
+ * Between (a) and (c) the transaction can still be aborted (W7): on cancel, on
+ * payshard.commit_timeout, or when too few copies are left.  An abort is only
+ * told to the client when every member that may hold the entry has journaled
+ * an ABORT.  Where that cannot be had, or the shards were taken from this node,
+ * the outcome is unknown (08007); in the first case the node serves nothing
+ * more until it has recovered with a new incarnation (F1).
+ *
+ * Order of (b) and (c): dirty keys by the map at (a) would miss a member that
+ * has left since.  (c) before the commit record: a crash between the two would
+ * commit without them.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "link/session.h"
+#include "miscadmin.h"
+#include "node/fault.h"
+#include "node/map.h"
+#include "node/settings.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "write/capture.h"
+#include "write/commit.h"
+#include "write/dirty.h"
+#include "write/journal.h"
+#include "write/queue.h"
+
+/* Where this backend's commit stands. */
+static enum
+{
+	COMMIT_IDLE,
+	COMMIT_UNDECIDED,			/* enqueued */
+	COMMIT_MUST,				/* after (d): critical section */
+} stage = COMMIT_IDLE;
+
+/* The write-set as records for the queue, in TopTransactionContext. */
+static PsEntry *
+encode_entry(const PsWriteSet *set)
+{
+	PsEntry    *entry = palloc0(sizeof(PsEntry));
+	uint16	   *shards = palloc(sizeof(uint16) * set->n_touched);
+	uint64	   *terms = palloc(sizeof(uint64) * set->n_touched);
+	uint64		xid = U64FromFullTransactionId(GetTopFullTransactionId());
+
+	for (int i = 0; i < set->n_touched; i++)
+	{
+		shards[i] = set->touched[i].shard;
+		terms[i] = set->touched[i].term;
+	}
+	entry->incarnation = set->incarnation;
+	entry->touched = set->touched;
+	entry->n_touched = set->n_touched;
+	entry->fragments = palloc(sizeof(StringInfo) * set->n_chunks);
+	entry->n_fragments = set->n_chunks;
+	for (int i = 0; i < set->n_chunks; i++)
+	{
+		uint8		flags = i < set->n_chunks - 1 ? PS_RECORD_MORE : 0;
+		StringInfo	record = makeStringInfo();
+		int			at = ps_record_begin(record, PS_RECORD_ENTRY, flags, 0, xid, 0,
+										 shards, terms, set->n_touched);
+
+		appendBinaryStringInfo(record, set->chunks[i]->data, set->chunks[i]->len);
+		ps_record_end(record, at);
+		entry->fragments[i] = record;
+	}
+	return entry;
+}
+
+/* Sleeps until something happens; ms as a limit. */
+static void
+nap(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+}
+
+static void
+outcome_unknown(const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+			 errmsg("it is not known whether the transaction has committed"),
+			 errdetail("%s", detail),
+			 errhint("Look whether the payment is there before you send it again.")));
+}
+
+/* W7: takes the entry back everywhere, or says that it could not. */
+static void
+abort_everywhere(PsEntry *entry)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_abort_timeout_ms);
+	PsOutcome	outcome;
+
+	PS_FAULT("commit.before_abort");
+	ps_queue_put_abort(entry);
+	while ((outcome = ps_queue_outcome(entry, true)) == PS_OUTCOME_WAIT &&
+		   GetCurrentTimestamp() < deadline)
+		nap(100);
+	PS_FAULT("commit.after_abort");
+	if (outcome == PS_OUTCOME_ACKED)
+	{
+		ps_queue_resolve();
+		stage = COMMIT_IDLE;
+		return;
+	}
+	if (outcome == PS_OUTCOME_WAIT)
+	{
+		/* the gate closes with the incarnation; the keeper recovers (F1) */
+		pg_atomic_write_u32(&ps_shared->needs_recovery, 1);
+		ps_map_set_incarnation(0);
+		ps_wake_keeper();
+		outcome_unknown("Its abort could not be confirmed by the other nodes in time.");
+	}
+	outcome_unknown("Its shards have got another primary, or this node a new incarnation, before the abort was confirmed.");
+}
+
+/* (b): returns when every in-sync member has it. */
+static void
+await_members(PsEntry *entry)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_commit_timeout_ms);
+	TimestampTz end_of_grace = 0;
+
+	for (;;)
+	{
+		PsOutcome	outcome = ps_queue_outcome(entry, false);
+		TimestampTz now;
+
+		if (outcome == PS_OUTCOME_ACKED)
+			return;
+		if (outcome == PS_OUTCOME_LOST)
+			outcome_unknown("Its shards have got another primary, or this node a new incarnation, while it committed.");
+		if (outcome == PS_OUTCOME_FEW)
+		{
+			abort_everywhere(entry);
+			ereport(ERROR,
+					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+					 errmsg("too few copies in sync to commit"),
+					 errdetail("A copy was lost while the transaction committed; payshard.min_in_sync is %d.", ps_min_in_sync),
+					 errhint("The transaction is aborted. Take the missing node back (see payshard.placements).")));
+		}
+		now = GetCurrentTimestamp();
+		if (QueryCancelPending && !ProcDiePending)
+		{
+			QueryCancelPending = false;
+			abort_everywhere(entry);
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("canceling commit due to user request"),
+					 errdetail("The transaction is aborted on all nodes.")));
+		}
+		if (ProcDiePending && end_of_grace == 0)
+			end_of_grace = TimestampTzPlusMilliseconds(now, ps_shutdown_timeout_ms);
+		if (now > deadline || (end_of_grace != 0 && now > end_of_grace))
+		{
+			abort_everywhere(entry);
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("could not commit in time"),
+					 errdetail("The other copies of its shards did not answer, nor did a majority take them out. The transaction is aborted on all nodes."),
+					 errhint("Retry when payshard.nodes shows a majority.")));
+		}
+		nap(ps_keepalive_ms);
+	}
+}
+
+/* (a): enqueue; an error amid it takes the entry back. */
+static void
+enqueue(PsEntry *entry)
+{
+	bool		begun = false;
+
+	PG_TRY();
+	{
+		ps_queue_put(entry, &begun);
+	}
+	PG_CATCH();
+	{
+		if (begun)
+		{
+			HOLD_INTERRUPTS();
+			stage = COMMIT_UNDECIDED;
+			abort_everywhere(entry);
+			RESUME_INTERRUPTS();
+		}
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	stage = COMMIT_UNDECIDED;
+}
+
+/* (c) and (d) */
+static void
+reach_point_of_no_return(PsEntry *entry, const PsWriteSet *set)
+{
+	PG_TRY();
+	{
+		ps_map_lock();
+		if (ps_queue_outcome(entry, false) == PS_OUTCOME_LOST)
+			outcome_unknown("Its shards have got another primary while it committed.");
+		PS_FAULT("commit.before_dirty");
+		for (int i = 0; i < set->n_chunks; i++)
+			ps_dirty_record_ops((const uint8 *) set->chunks[i]->data, set->chunks[i]->len);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		if (geterrcode() == ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(TopTransactionContext);
+		error = CopyErrorData();
+		FlushErrorState();
+		ereport(PANIC,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not finish a commit that other nodes have: %s", error->message)));
+	}
+	PG_END_TRY();
+	ForceSyncCommit();
+	stage = COMMIT_MUST;
+	START_CRIT_SECTION();
+	PS_FAULT("commit.before_local");
+}
+
+static void
+pre_commit(void)
+{
+	const PsWriteSet *set = ps_write_set();
+	PsEntry    *entry;
+	MemoryContext old;
+
+	ps_session_pre_commit();
+	if (set->n_touched == 0 || set->n_chunks == 0)
+		return;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	entry = encode_entry(set);
+	enqueue(entry);
+	HOLD_INTERRUPTS();
+	PS_FAULT("commit.after_enqueue");
+	await_members(entry);
+	PS_FAULT("commit.after_acks");
+	reach_point_of_no_return(entry, set);
+	RESUME_INTERRUPTS();
+	MemoryContextSwitchTo(old);
+}
+
+static void
+at_commit(void)
+{
+	if (stage == COMMIT_MUST)
+	{
+		PS_FAULT("commit.after_local");
+		ps_queue_resolve();
+		END_CRIT_SECTION();
+	}
+	stage = COMMIT_IDLE;
+	ps_map_at_commit();
+	ps_journal_at_commit();
+}
+
+static void
+at_abort(void)
+{
+	/*
+	 * COMMIT_UNDECIDED here means that the outcome is unknown: the waiter
+	 * stays linked, so that "decided" does not pass its entry, until the
+	 * queue starts a new incarnation.
+	 */
+	stage = COMMIT_IDLE;
+	ps_map_at_abort();
+	ps_journal_at_abort();
+}
+
+static void
+on_xact(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			pre_commit();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (ps_write_set()->n_touched > 0 || ps_session_writes_at() != 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has written distributed tables"),
+						 errhint("Use COMMIT.")));
+			break;
+		case XACT_EVENT_COMMIT:
+			at_commit();
+			ps_session_at_end(true);
+			ps_capture_at_end();
+			break;
+		case XACT_EVENT_ABORT:
+			at_abort();
+			ps_session_at_end(false);
+			ps_capture_at_end();
+			break;
+		case XACT_EVENT_PREPARE:
+			ps_session_at_end(true);
+			ps_capture_at_end();
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+on_subxact(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
+{
+	ps_capture_subxact(event);
+	ps_session_subxact(event, id);
+}
+
+void
+ps_commit_install(void)
+{
+	RegisterXactCallback(on_xact, NULL);
+	RegisterSubXactCallback(on_subxact, NULL);
+}

@@ -1,0 +1,260 @@
+/*
+ * journal.c
+ *		Which entries of other primaries are durable here (W3)?
+ *
+ * payshard.journal has one row per batch: (origin, incarnation, first and last
+ * seq, records as they came).  A batch is inserted in one transaction with a
+ * flush before it is acked, and deleted in the transaction that applies its
+ * last entry.  Readers start above what is applied, so that they do not walk
+ * over what is dead.
+ *
+ * Locks, per origin, to the end of the transaction: `journal` serializes
+ * receivers (an old connection may still be at work when a new one is there),
+ * `apply` the apply process and recoveries.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "node/map.h"
+#include "storage/lmgr.h"
+#include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
+#include "write/journal.h"
+
+#define LOCK_SPACE 0x70617973	/* "pays" */
+
+/* Journaled in this transaction; becomes visible in shared memory at commit. */
+static struct
+{
+	uint32		origin;			/* 0 = nothing */
+	uint64		incarnation;
+	uint64		last_seq;
+}			pending;
+
+static void
+lock_origin(uint32 key)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, LOCK_SPACE, key, 2);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+void
+ps_journal_lock(uint32 origin)
+{
+	lock_origin(origin);
+}
+
+void
+ps_journal_lock_apply(uint32 origin)
+{
+	lock_origin(PS_NODES_MAX + origin);
+}
+
+/* Runs a statement whose plan is kept; returns SPI_processed. */
+static uint64
+run(SPIPlanPtr *plan, const char *sql, int n, Oid *types, Datum *values)
+{
+	if (*plan == NULL)
+	{
+		*plan = SPI_prepare(sql, n, types);
+		if (*plan == NULL)
+			elog(ERROR, "could not prepare \"%s\"", sql);
+		SPI_keepplan(*plan);
+	}
+	SPI_execute_plan(*plan, values, NULL, false, 0);
+	return SPI_processed;
+}
+
+static void
+begin_spi(void)
+{
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+end_spi(void)
+{
+	PopActiveSnapshot();
+	SPI_finish();
+}
+
+static void
+insert_abort(uint32 origin, uint64 incarnation, uint64 first_seq)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[3] = {INT4OID, INT8OID, INT8OID};
+	Datum		values[3] = {Int32GetDatum(origin), Int64GetDatum(incarnation), Int64GetDatum(first_seq)};
+
+	run(&plan, "INSERT INTO payshard.journal_abort VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+		3, types, values);
+}
+
+void
+ps_journal_insert(uint32 origin, uint64 incarnation, const PsBatch *batch)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[5] = {INT4OID, INT8OID, INT8OID, INT8OID, BYTEAOID};
+	Datum		values[5];
+	bytea	   *records = palloc(batch->records_bytes + VARHDRSZ);
+	PsReader	reader;
+	PsRecord	record;
+	uint64		first_seq = 0;
+
+	begin_spi();
+	ps_reader_init(&reader, batch->records, batch->records_bytes);
+	while (ps_record_next(&reader, &record))
+	{
+		if (first_seq == 0)
+			first_seq = record.seq;
+		if (record.kind == PS_RECORD_ABORT)
+			insert_abort(origin, incarnation, record.ref_seq);
+	}
+	SET_VARSIZE(records, batch->records_bytes + VARHDRSZ);
+	memcpy(VARDATA(records), batch->records, batch->records_bytes);
+	values[0] = Int32GetDatum(origin);
+	values[1] = Int64GetDatum(incarnation);
+	values[2] = Int64GetDatum(first_seq);
+	values[3] = Int64GetDatum(batch->last_seq);
+	values[4] = PointerGetDatum(records);
+	run(&plan, "INSERT INTO payshard.journal VALUES ($1, $2, $3, $4, $5)", 5, types, values);
+	end_spi();
+	ps_journal_pending(origin, incarnation, batch->last_seq);
+}
+
+/* The one bigint that a query about (origin, incarnation) yields; 0 = null. */
+static uint64
+query_seq(const char *sql, uint32 origin, uint64 incarnation)
+{
+	Oid			types[2] = {INT4OID, INT8OID};
+	Datum		values[2] = {Int32GetDatum(origin), Int64GetDatum(incarnation)};
+	uint64		seq = 0;
+	bool		isnull;
+
+	begin_spi();
+	SPI_execute_with_args(sql, 2, types, values, NULL, true, 1);
+	if (SPI_processed == 1)
+	{
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+
+		seq = isnull ? 0 : DatumGetInt64(value);
+	}
+	end_spi();
+	return seq;
+}
+
+uint64
+ps_journal_last_seq(uint32 origin, uint64 incarnation)
+{
+	uint64		journaled = query_seq("SELECT max(last_seq) FROM payshard.journal "
+									  "WHERE origin = $1 AND incarnation = $2", origin, incarnation);
+	uint64		applied = query_seq("SELECT applied_seq FROM payshard.position "
+									"WHERE origin = $1 AND incarnation = $2", origin, incarnation);
+
+	return Max(journaled, applied);
+}
+
+uint64
+ps_position_read(uint32 origin, uint64 *incarnation)
+{
+	*incarnation = query_seq("SELECT incarnation FROM payshard.position WHERE origin = $1 AND $2 = 0",
+							 origin, 0);
+	return query_seq("SELECT applied_seq FROM payshard.position WHERE origin = $1 AND incarnation = $2",
+					 origin, *incarnation);
+}
+
+void
+ps_position_write(uint32 origin, uint64 incarnation, uint64 applied_seq, uint64 lsn)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[4] = {INT4OID, INT8OID, INT8OID, LSNOID};
+	Datum		values[4] = {Int32GetDatum(origin), Int64GetDatum(incarnation),
+	Int64GetDatum(applied_seq), LSNGetDatum(lsn)};
+
+	begin_spi();
+	run(&plan, "INSERT INTO payshard.position AS p VALUES ($1, $2, $3, $4) "
+		"ON CONFLICT (origin) DO UPDATE SET incarnation = $2, applied_seq = $3, lsn = greatest(p.lsn, $4)",
+		4, types, values);
+	end_spi();
+}
+
+PsAborted
+ps_journal_aborted(uint32 origin, uint64 incarnation)
+{
+	Oid			types[2] = {INT4OID, INT8OID};
+	Datum		values[2] = {Int32GetDatum(origin), Int64GetDatum(incarnation)};
+	PsAborted	aborted = {NULL, 0};
+	MemoryContext caller = CurrentMemoryContext;
+	static SPIPlanPtr plan = NULL;
+	bool		isnull;
+
+	begin_spi();
+	run(&plan, "SELECT seq FROM payshard.journal_abort WHERE origin = $1 AND incarnation = $2 ORDER BY seq",
+		2, types, values);
+	if (SPI_processed > 0)
+	{
+		aborted.n = SPI_processed;
+		aborted.seqs = MemoryContextAlloc(caller, sizeof(uint64) * aborted.n);
+		for (int i = 0; i < aborted.n; i++)
+			aborted.seqs[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
+														  SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	end_spi();
+	return aborted;
+}
+
+bool
+ps_journal_is_aborted(const PsAborted *aborted, uint64 first_seq)
+{
+	for (int i = 0; i < aborted->n && aborted->seqs[i] <= first_seq; i++)
+		if (aborted->seqs[i] == first_seq)
+			return true;
+	return false;
+}
+
+void
+ps_journal_prune(uint32 origin, uint64 incarnation, uint64 seq)
+{
+	static SPIPlanPtr prune_journal = NULL;
+	static SPIPlanPtr prune_aborts = NULL;
+	Oid			types[3] = {INT4OID, INT8OID, INT8OID};
+	Datum		values[3] = {Int32GetDatum(origin), Int64GetDatum(incarnation), Int64GetDatum(seq)};
+
+	begin_spi();
+	run(&prune_journal, "DELETE FROM payshard.journal "
+		"WHERE origin = $1 AND incarnation = $2 AND last_seq <= $3", 3, types, values);
+	run(&prune_aborts, "DELETE FROM payshard.journal_abort "
+		"WHERE origin = $1 AND incarnation = $2 AND seq <= $3", 3, types, values);
+	end_spi();
+}
+
+void
+ps_journal_pending(uint32 origin, uint64 incarnation, uint64 last_seq)
+{
+	pending.origin = origin;
+	pending.incarnation = incarnation;
+	pending.last_seq = last_seq;
+}
+
+void
+ps_journal_at_commit(void)
+{
+	PsSharedOrigin *origin;
+
+	if (pending.origin == 0)
+		return;
+	origin = &ps_shared->origins[pending.origin];
+	if (pg_atomic_read_u64(&origin->incarnation) == pending.incarnation)
+		pg_atomic_write_u64(&origin->journaled_seq, pending.last_seq);
+	pending.origin = 0;
+}
+
+void
+ps_journal_at_abort(void)
+{
+	pending.origin = 0;
+}

@@ -1,0 +1,571 @@
+/*
+ * queue.c
+ *		Which entries wait for which target, and who waits for them?
+ *
+ * A ring of bytes in shared memory, filled by committing backends in seq order
+ * and read by one sender per target.  An item leaves the ring when every
+ * attached target has acked it (a target is attached while it is in-sync or
+ * joining for a shard of ours).  What is decided follows from who is
+ * undecided: all below the first entry of the first undecided backend.
+ *
+ * Locking: queue.lock for everything but the bytes of items between a
+ * sender's cursor and head: these are immutable and not reclaimed before that
+ * sender's ack.  The map is installed under queue.lock held exclusively, so
+ * what is read of it under queue.lock is one map (shared.h).
+ *
+ * The gate (J3, W8): who closes it is sure that nobody enqueues until he opens
+ * it; who waits for it has taken no seq and may be cancelled.  A backend amid
+ * a many-fragment entry (`writer`) is inside the gate.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "miscadmin.h"
+#include "node/fault.h"
+#include "node/map.h"
+#include "node/settings.h"
+#include "port/pg_bswap.h"
+#include "ground/wire.h"
+#include "write/queue.h"
+
+#define QUEUE (&ps_shared->queue)
+#define RECORD_SEQ_OFFSET 6
+#define RECORD_FIRST_OFFSET 22
+#define ITEM_BYTES(record_bytes) (sizeof(PsQueueItem) + MAXALIGN(record_bytes))
+
+static PsSharedWaiter *
+my_waiter(void)
+{
+	return &ps_shared->waiters[ps_my_procno()];
+}
+
+/* Copies into and out of the ring at an offset, around its end. */
+static void
+ring_write(uint64 offset, const void *data, size_t bytes)
+{
+	size_t		at = offset % QUEUE->size;
+	size_t		first = Min(bytes, QUEUE->size - at);
+
+	memcpy(QUEUE->data + at, data, first);
+	memcpy(QUEUE->data, (const char *) data + first, bytes - first);
+}
+
+static void
+ring_read(uint64 offset, void *data, size_t bytes)
+{
+	size_t		at = offset % QUEUE->size;
+	size_t		first = Min(bytes, QUEUE->size - at);
+
+	memcpy(data, QUEUE->data + at, first);
+	memcpy((char *) data + first, QUEUE->data, bytes - first);
+}
+
+/* Call with the lock held: moves tail to the oldest byte still needed. */
+static void
+reclaim(void)
+{
+	uint64		tail = QUEUE->head;
+
+	for (int i = 1; i < PS_NODES_MAX; i++)
+		if (ps_shared->peers[i].attached)
+			tail = Min(tail, ps_shared->peers[i].acked_offset);
+	if (tail > QUEUE->tail)
+		QUEUE->tail = tail;
+}
+
+/* Members of the touched shards: in-sync, or in-sync and joining. */
+static PsNodeSet
+members(const PsEntry *entry, bool with_joining)
+{
+	PsNodeSet	set = 0;
+
+	for (int i = 0; i < entry->n_touched; i++)
+	{
+		const PsMapShard *shard = &ps_shared->map.shards[entry->touched[i].shard];
+
+		set |= shard->in_sync;
+		if (with_joining)
+			set |= shard->joining;
+	}
+	return set & ~PS_NODE_BIT(ps_shared->self);
+}
+
+/* Is this node, in this incarnation, still primary in the same terms? */
+static bool
+still_primary(const PsEntry *entry)
+{
+	if (pg_atomic_read_u64(&ps_shared->incarnation) != entry->incarnation)
+		return false;
+	for (int i = 0; i < entry->n_touched; i++)
+	{
+		const PsMapShard *shard = &ps_shared->map.shards[entry->touched[i].shard];
+
+		if (shard->primary != ps_shared->self || shard->term != entry->touched[i].term ||
+			shard->waits != 0)
+			return false;
+	}
+	return true;
+}
+
+static bool
+has_copies(const PsEntry *entry)
+{
+	for (int i = 0; i < entry->n_touched; i++)
+		if (pg_popcount64(ps_shared->map.shards[entry->touched[i].shard].in_sync) < ps_min_in_sync)
+			return false;
+	return true;
+}
+
+/* Called without the lock. */
+static void
+too_few_copies(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+			 errmsg("too few copies in sync to commit"),
+			 errdetail("payshard.min_in_sync is %d, and a shard of this transaction has fewer placements in sync.", ps_min_in_sync),
+			 errhint("Nothing was done. Take the missing node back (see payshard.placements), or lower payshard.min_in_sync.")));
+}
+
+/* Called without the lock. */
+static void
+gate_timed_out(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+			 errmsg("could not commit within payshard.gate_timeout (%d ms)", ps_gate_timeout_ms),
+			 errdetail("Commits on this node wait for a change of the map or for a full queue."),
+			 errhint("Nothing was done; retry the transaction. See payshard.replication.")));
+}
+
+/* Waits for queue.changed; called without the lock, prepared to sleep. */
+static void
+wait_changed(TimestampTz deadline)
+{
+	if (GetCurrentTimestamp() > deadline)
+	{
+		ConditionVariableCancelSleep();
+		gate_timed_out();
+	}
+	(void) ConditionVariableTimedSleep(&QUEUE->changed, 100, PG_WAIT_EXTENSION);
+}
+
+/* Takes the lock when this backend may enqueue; checks W2 under it. */
+static void
+enter(const PsEntry *entry)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_gate_timeout_ms);
+	bool		is_primary;
+
+	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	if (QUEUE->gate_closed > 0 || QUEUE->writer >= 0)
+	{
+		ConditionVariablePrepareToSleep(&QUEUE->changed);
+		while (still_primary(entry) && (QUEUE->gate_closed > 0 || QUEUE->writer >= 0))
+		{
+			LWLockRelease(&QUEUE->lock);
+			wait_changed(deadline);
+			LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+		}
+		ConditionVariableCancelSleep();
+	}
+	is_primary = still_primary(entry);
+	if (is_primary && has_copies(entry))
+		return;
+	LWLockRelease(&QUEUE->lock);
+	if (is_primary)
+		too_few_copies();
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("the payshard map changed under this transaction"),
+			 errdetail("A shard it wrote has another primary, or this node has a new incarnation."),
+			 errhint("Nothing was done; retry the transaction.")));
+}
+
+/* Call with the lock held: one fragment into the ring, when there is room. */
+static bool
+append(StringInfo record, uint64 seq, uint64 first_seq, PsNodeSet targets)
+{
+	PsQueueItem item = {record->len, 0, seq, targets};
+	uint64		be;
+	size_t		bytes = ITEM_BYTES(record->len);
+
+	if (targets == 0)
+		return true;
+	if (QUEUE->size - (QUEUE->head - QUEUE->tail) < bytes)
+		reclaim();
+	if (QUEUE->size - (QUEUE->head - QUEUE->tail) < bytes)
+		return false;
+	be = pg_hton64(seq);
+	memcpy(record->data + RECORD_SEQ_OFFSET, &be, sizeof(be));
+	be = pg_hton64(first_seq);
+	memcpy(record->data + RECORD_FIRST_OFFSET, &be, sizeof(be));
+	ring_write(QUEUE->head, &item, sizeof(item));
+	ring_write(QUEUE->head + sizeof(item), record->data, record->len);
+	QUEUE->head += bytes;
+	return true;
+}
+
+static void
+wake_targets(PsNodeSet targets)
+{
+	for (uint32 i = 1; targets >> i; i++)
+		if (PS_HAS_NODE(targets, i))
+			ps_wake_sender(i);
+}
+
+/* The rest of a many-fragment entry: others stay out while room is awaited. */
+static void
+append_rest(PsEntry *entry, int done, PsNodeSet targets)
+{
+	PsSharedWaiter *waiter = my_waiter();
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_gate_timeout_ms);
+
+	QUEUE->writer = ps_my_procno();
+	ConditionVariablePrepareToSleep(&QUEUE->changed);
+	while (done < entry->n_fragments)
+	{
+		if (append(entry->fragments[done], waiter->first_seq + done, waiter->first_seq, targets))
+		{
+			done++;
+			continue;
+		}
+		LWLockRelease(&QUEUE->lock);
+		wake_targets(targets);
+		wait_changed(deadline);
+		LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+		if (!still_primary(entry))
+			break;				/* ps_queue_outcome will say LOST */
+	}
+	QUEUE->writer = -1;
+	ConditionVariableCancelSleep();
+}
+
+void
+ps_queue_put(PsEntry *entry, bool *begun)
+{
+	PsSharedWaiter *waiter = my_waiter();
+	PsNodeSet	targets;
+	int			done = 0;
+
+	*begun = false;
+	for (int i = 0; i < entry->n_fragments; i++)
+		if (ITEM_BYTES(entry->fragments[i]->len) > QUEUE->size / 2)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("a row is too large for payshard.queue_size"),
+					 errdetail("Its change has %d bytes; payshard.queue_size is %d kB.",
+							   entry->fragments[i]->len, ps_queue_size_kb),
+					 errhint("Raise payshard.queue_size to more than twice the size of the largest row.")));
+	PS_FAULT("commit.before_enqueue");
+	enter(entry);
+	targets = members(entry, true);
+	waiter->first_seq = QUEUE->last_seq + 1;
+	waiter->last_seq = QUEUE->last_seq + entry->n_fragments;
+	waiter->await = members(entry, false);
+	waiter->latch = MyLatch;
+	QUEUE->last_seq = waiter->last_seq;
+	dlist_push_tail(&QUEUE->undecided, &waiter->link);
+	waiter->linked = true;
+	*begun = true;
+	while (done < entry->n_fragments &&
+		   append(entry->fragments[done], waiter->first_seq + done, waiter->first_seq, targets))
+		done++;
+	if (done < entry->n_fragments)
+		append_rest(entry, done, targets);
+	LWLockRelease(&QUEUE->lock);
+	wake_targets(targets);
+	if (entry->n_fragments > 1)
+		ConditionVariableBroadcast(&QUEUE->changed);
+}
+
+void
+ps_queue_put_abort(PsEntry *entry)
+{
+	PsSharedWaiter *waiter = my_waiter();
+	StringInfoData record;
+	PsNodeSet	targets;
+	bool		put;
+	uint16		shards[1] = {entry->touched[0].shard};
+	uint64		terms[1] = {entry->touched[0].term};
+
+	initStringInfo(&record);
+	ps_record_end(&record, ps_record_begin(&record, PS_RECORD_ABORT, 0, 0, 0, 0, shards, terms, 1));
+	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	if (QUEUE->writer == ps_my_procno())
+		QUEUE->writer = -1;
+	targets = members(entry, true);
+	waiter->last_seq = ++QUEUE->last_seq;
+	waiter->await = targets;
+	put = append(&record, waiter->last_seq, waiter->first_seq, targets);
+	LWLockRelease(&QUEUE->lock);
+	if (!put)
+		waiter->await |= 1;		/* no room: bit 0 is never acked */
+	wake_targets(targets);
+	ConditionVariableBroadcast(&QUEUE->changed);
+}
+
+PsOutcome
+ps_queue_outcome(PsEntry *entry, bool for_abort)
+{
+	PsSharedWaiter *waiter = my_waiter();
+	PsOutcome	outcome;
+
+	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	if (!waiter->linked || !still_primary(entry))
+		outcome = PS_OUTCOME_LOST;
+	else
+	{
+		PsNodeSet	await = members(entry, for_abort) | (waiter->await & 1);
+
+		for (uint32 i = 1; await >> i; i++)
+			if (PS_HAS_NODE(await, i) && ps_shared->peers[i].acked_seq >= waiter->last_seq)
+				await &= ~PS_NODE_BIT(i);
+		waiter->await = await;
+		outcome = await != 0 ? PS_OUTCOME_WAIT :
+			for_abort || has_copies(entry) ? PS_OUTCOME_ACKED : PS_OUTCOME_FEW;
+	}
+	LWLockRelease(&QUEUE->lock);
+	return outcome;
+}
+
+void
+ps_queue_resolve(void)
+{
+	PsSharedWaiter *waiter = my_waiter();
+	bool		someone_drains;
+
+	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	if (waiter->linked)
+		dlist_delete(&waiter->link);
+	waiter->linked = false;
+	waiter->await = 0;
+	someone_drains = QUEUE->gate_closed > 0 && dlist_is_empty(&QUEUE->undecided);
+	LWLockRelease(&QUEUE->lock);
+	if (someone_drains)
+		ConditionVariableBroadcast(&QUEUE->changed);
+}
+
+void
+ps_queue_map_adopted(const PsMap *map)
+{
+	PsNodeSet	targets = 0;
+	dlist_iter	iter;
+
+	for (int s = 0; s < map->n_shards; s++)
+		if (map->shards[s].primary == ps_shared->self)
+			targets |= map->shards[s].in_sync | map->shards[s].joining;
+	targets &= ~PS_NODE_BIT(ps_shared->self);
+	for (uint32 i = 1; i < PS_NODES_MAX; i++)
+	{
+		PsSharedPeer *peer = &ps_shared->peers[i];
+
+		if (PS_HAS_NODE(targets, i) == peer->attached)
+			continue;
+		peer->attached = !peer->attached;
+		peer->attach_seq = QUEUE->last_seq;
+		peer->acked_seq = QUEUE->last_seq;
+		peer->acked_offset = QUEUE->head;
+		if (peer->sender)
+			SetLatch(peer->sender);
+	}
+	reclaim();
+	dlist_foreach(iter, &QUEUE->undecided)
+		SetLatch(dlist_container(PsSharedWaiter, link, iter.cur)->latch);
+}
+
+void
+ps_queue_reset(void)
+{
+	dlist_mutable_iter iter;
+
+	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	dlist_foreach_modify(iter, &QUEUE->undecided)
+	{
+		PsSharedWaiter *waiter = dlist_container(PsSharedWaiter, link, iter.cur);
+
+		dlist_delete(&waiter->link);
+		waiter->linked = false;
+		SetLatch(waiter->latch);
+	}
+	QUEUE->head = QUEUE->tail = QUEUE->last_seq = 0;
+	QUEUE->writer = -1;
+	for (uint32 i = 1; i < PS_NODES_MAX; i++)
+		ps_shared->peers[i].attached = false;
+	ps_queue_map_adopted(&ps_shared->map);
+	LWLockRelease(&QUEUE->lock);
+	ConditionVariableBroadcast(&QUEUE->changed);
+}
+
+bool
+ps_queue_close_gate(TimestampTz deadline)
+{
+	bool		through = false;
+
+	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	QUEUE->gate_closed++;
+	LWLockRelease(&QUEUE->lock);
+	ConditionVariablePrepareToSleep(&QUEUE->changed);
+	for (;;)
+	{
+		LWLockAcquire(&QUEUE->lock, LW_SHARED);
+		through = QUEUE->writer < 0;
+		LWLockRelease(&QUEUE->lock);
+		if (through || GetCurrentTimestamp() > deadline)
+			break;
+		(void) ConditionVariableTimedSleep(&QUEUE->changed, 100, PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+	return through;
+}
+
+void
+ps_queue_open_gate(void)
+{
+	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	QUEUE->gate_closed--;
+	LWLockRelease(&QUEUE->lock);
+	ConditionVariableBroadcast(&QUEUE->changed);
+}
+
+bool
+ps_queue_drain(TimestampTz deadline)
+{
+	bool		empty = false;
+
+	ConditionVariablePrepareToSleep(&QUEUE->changed);
+	for (;;)
+	{
+		LWLockAcquire(&QUEUE->lock, LW_SHARED);
+		empty = dlist_is_empty(&QUEUE->undecided);
+		LWLockRelease(&QUEUE->lock);
+		if (empty || GetCurrentTimestamp() > deadline)
+			break;
+		(void) ConditionVariableTimedSleep(&QUEUE->changed, 100, PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+	return empty;
+}
+
+uint64
+ps_queue_last_seq(void)
+{
+	uint64		seq;
+
+	LWLockAcquire(&QUEUE->lock, LW_SHARED);
+	seq = QUEUE->last_seq;
+	LWLockRelease(&QUEUE->lock);
+	return seq;
+}
+
+bool
+ps_queue_has_waiters(void)
+{
+	bool		has;
+
+	LWLockAcquire(&QUEUE->lock, LW_SHARED);
+	has = !dlist_is_empty(&QUEUE->undecided);
+	LWLockRelease(&QUEUE->lock);
+	return has;
+}
+
+void
+ps_queue_cursor_start(uint32 node, PsQueueCursor *cursor)
+{
+	PsSharedPeer *peer = &ps_shared->peers[node];
+
+	LWLockAcquire(&QUEUE->lock, LW_SHARED);
+	cursor->incarnation = pg_atomic_read_u64(&ps_shared->incarnation);
+	cursor->attached = peer->attached;
+	cursor->attach_seq = peer->attach_seq;
+	cursor->offset = peer->acked_offset;
+	cursor->sent_seq = peer->attach_seq;
+	LWLockRelease(&QUEUE->lock);
+}
+
+bool
+ps_queue_cursor_valid(uint32 node, const PsQueueCursor *cursor)
+{
+	PsSharedPeer *peer = &ps_shared->peers[node];
+	bool		valid;
+
+	LWLockAcquire(&QUEUE->lock, LW_SHARED);
+	valid = cursor->incarnation == pg_atomic_read_u64(&ps_shared->incarnation) &&
+		cursor->attached == peer->attached && cursor->attach_seq == peer->attach_seq;
+	LWLockRelease(&QUEUE->lock);
+	return valid;
+}
+
+void
+ps_queue_take(uint32 node, PsQueueCursor *cursor, StringInfo buf, int max_bytes,
+			  PsQueueTake *take)
+{
+	PsSharedPeer *peer = &ps_shared->peers[node];
+	uint64		head;
+	int			start = buf->len;
+
+	LWLockAcquire(&QUEUE->lock, LW_SHARED);
+	take->epoch = pg_atomic_read_u64(&ps_shared->epoch);
+	take->decided_seq = dlist_is_empty(&QUEUE->undecided) ? QUEUE->last_seq :
+		dlist_container(PsSharedWaiter, link, dlist_head_node(&QUEUE->undecided))->first_seq - 1;
+	head = peer->attached ? QUEUE->head : cursor->offset;
+	LWLockRelease(&QUEUE->lock);
+
+	take->n_records = 0;
+	while (cursor->offset < head && buf->len - start < max_bytes)
+	{
+		PsQueueItem item;
+
+		ring_read(cursor->offset, &item, sizeof(item));
+		if (PS_HAS_NODE(item.targets, node) && item.seq > cursor->sent_seq)
+		{
+			enlargeStringInfo(buf, item.bytes);
+			ring_read(cursor->offset + sizeof(item), buf->data + buf->len, item.bytes);
+			buf->len += item.bytes;
+			cursor->sent_seq = item.seq;
+			take->n_records++;
+		}
+		cursor->offset += ITEM_BYTES(item.bytes);
+	}
+	take->last_seq = cursor->sent_seq;
+	take->end_offset = cursor->offset;
+}
+
+/* Call with the lock held: who waited for this ack only? */
+static void
+wake_acked(uint32 node, uint64 seq)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &QUEUE->undecided)
+	{
+		PsSharedWaiter *waiter = dlist_container(PsSharedWaiter, link, iter.cur);
+
+		if (waiter->first_seq > seq)
+			break;
+		if (waiter->last_seq > seq || !PS_HAS_NODE(waiter->await, node))
+			continue;
+		waiter->await &= ~PS_NODE_BIT(node);
+		if (waiter->await == 0)
+			SetLatch(waiter->latch);
+	}
+}
+
+void
+ps_queue_acked(uint32 node, uint64 seq, uint64 end_offset, uint64 applied_seq, uint64 lsn)
+{
+	PsSharedPeer *peer = &ps_shared->peers[node];
+	bool		freed;
+
+	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	peer->acked_seq = Max(peer->acked_seq, seq);
+	peer->acked_offset = Max(peer->acked_offset, end_offset);
+	peer->applied_seq = applied_seq;
+	peer->lsn = Max(peer->lsn, lsn);
+	wake_acked(node, seq);
+	reclaim();
+	freed = QUEUE->writer >= 0;
+	LWLockRelease(&QUEUE->lock);
+	if (freed)
+		ConditionVariableBroadcast(&QUEUE->changed);
+}

@@ -1,0 +1,197 @@
+/*
+ * receiver.c
+ *		What does this node make durable when a primary asks it to (W3)?
+ *
+ * One backend per sender's connection; each call is a transaction.  In this
+ * order: (a) hold the map; (b) compare it with the sender's: who is older
+ * learns first (M2); (c) hold the origin's journal; (d) check that the batch
+ * follows what is durable; (e) insert; the commit flushes; then the answer
+ * leaves.  (b) before (a), and a map adopted in between would have fenced the
+ * sender off after we checked (F3).
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "node/fault.h"
+#include "node/map.h"
+#include "utils/timestamp.h"
+#include "write/journal.h"
+#include "write/receiver.h"
+
+static bytea *
+answer(uint8 status, uint32 origin, const char *why)
+{
+	StringInfoData buf;
+	PsSharedOrigin *from = &ps_shared->origins[origin];
+	bytea	   *result;
+
+	initStringInfo(&buf);
+	appendStringInfoSpaces(&buf, VARHDRSZ);
+	ps_put_u8(&buf, status);
+	ps_put_u64(&buf, ps_map_epoch());
+	ps_put_u64(&buf, pg_atomic_read_u64(&from->journaled_seq));
+	ps_put_u64(&buf, pg_atomic_read_u64(&from->applied_seq));
+	ps_put_u64(&buf, GetFlushRecPtr(NULL));
+	if (status == PS_RECEIVE_STALE)
+	{
+		PsMap	   *map = ps_map_copy();
+
+		ps_map_put(&buf, map);
+		pfree(map);
+	}
+	if (why)
+		appendStringInfoString(&buf, why);
+	result = (bytea *) buf.data;
+	SET_VARSIZE(result, buf.len);
+	return result;
+}
+
+/* M2: may this sender speak, and who is older?  OK, or what to answer. */
+static uint8
+check_sender(uint64 cluster_id, uint32 sender, uint64 incarnation, uint64 epoch,
+			 const char **why)
+{
+	*why = NULL;
+	if (ps_shared->self == 0 || !ps_shared->map_loaded)
+		*why = "this node has not started yet";
+	else if (cluster_id != ps_shared->map.cluster_id)
+		*why = "another cluster";
+	else if (sender == 0 || sender >= PS_NODES_MAX || sender == ps_map_self())
+		*why = "no such node";
+	if (*why)
+		return PS_RECEIVE_REFUSED;
+	if (epoch > ps_map_epoch())
+		return PS_RECEIVE_NEED_MAP;
+	if (epoch < ps_map_epoch())
+		return PS_RECEIVE_STALE;
+	if (!ps_map_is_member(sender, incarnation))
+	{
+		*why = "an incarnation that is not the newest";
+		return PS_RECEIVE_REFUSED;
+	}
+	return PS_RECEIVE_OK;
+}
+
+static void
+require_peer(void)
+{
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for a function of payshard's peers")));
+}
+
+/* peer_hello(cluster_id, sender, incarnation, epoch, attach_seq) */
+Datum
+payshard_peer_hello(PG_FUNCTION_ARGS)
+{
+	uint32		sender = PG_GETARG_INT32(1);
+	uint64		incarnation = PG_GETARG_INT64(2);
+	uint64		attach_seq = PG_GETARG_INT64(4);
+	const char *why;
+	PsSharedOrigin *origin;
+	uint8		status;
+	uint64		journaled;
+
+	require_peer();
+	if (ps_shared->map_loaded)
+		ps_map_lock();
+	status = check_sender(PG_GETARG_INT64(0), sender, incarnation, PG_GETARG_INT64(3), &why);
+	if (status != PS_RECEIVE_OK)
+		PG_RETURN_BYTEA_P(answer(status, 0, why));
+	ps_journal_lock(sender);
+	origin = &ps_shared->origins[sender];
+	if (pg_atomic_read_u64(&origin->incarnation) != incarnation)
+	{
+		uint64		applied_incarnation;
+		uint64		applied = ps_position_read(sender, &applied_incarnation);
+
+		journaled = ps_journal_last_seq(sender, incarnation);
+		pg_atomic_write_u64(&origin->decided_seq, 0);
+		pg_atomic_write_u64(&origin->hold_seq, 0);
+		pg_atomic_write_u64(&origin->journaled_seq, journaled);
+		pg_atomic_write_u64(&origin->applied_seq, applied_incarnation == incarnation ? applied : 0);
+		pg_write_barrier();
+		pg_atomic_write_u64(&origin->incarnation, incarnation);
+	}
+
+	/*
+	 * What lies between our last seq and attach_seq was not for us: we were
+	 * no member then.
+	 */
+	journaled = pg_atomic_read_u64(&origin->journaled_seq);
+	if (attach_seq > journaled)
+		pg_atomic_write_u64(&origin->journaled_seq, attach_seq);
+	PG_RETURN_BYTEA_P(answer(PS_RECEIVE_OK, sender, NULL));
+}
+
+/* Takes in what the origin says is decided (W5). */
+static void
+note_decided(PsSharedOrigin *origin, const PsBatch *batch)
+{
+	if (batch->decided_seq > pg_atomic_read_u64(&origin->decided_seq))
+	{
+		pg_atomic_write_u64(&origin->decided_seq, batch->decided_seq);
+		ps_wake_applier();
+	}
+	if (batch->lsn > pg_atomic_read_u64(&origin->lsn))
+		pg_atomic_write_u64(&origin->lsn, batch->lsn);
+}
+
+/* (c) to (e) */
+static uint8
+receive(const PsBatch *batch)
+{
+	PsSharedOrigin *origin = &ps_shared->origins[batch->sender];
+	uint64		journaled;
+
+	if (batch->n_records > 0)
+		ps_journal_lock(batch->sender);
+	if (pg_atomic_read_u64(&origin->incarnation) != batch->incarnation)
+		return PS_RECEIVE_GAP;
+	journaled = pg_atomic_read_u64(&origin->journaled_seq);
+	if (batch->n_records > 0 && batch->last_seq > journaled)
+	{
+		if (batch->prev_seq != journaled)
+			return PS_RECEIVE_GAP;
+		PS_FAULT("receiver.before_journal");
+		ps_journal_insert(batch->sender, batch->incarnation, batch);
+		ForceSyncCommit();
+	}
+	note_decided(origin, batch);
+	return PS_RECEIVE_OK;
+}
+
+/* peer_journal(batch) */
+Datum
+payshard_peer_journal(PG_FUNCTION_ARGS)
+{
+	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
+	PsBatch		batch;
+	const char *wrong;
+	const char *why;
+	uint8		status;
+
+	require_peer();
+	wrong = ps_batch_read(&batch, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+	if (wrong)
+		ereport(FATAL,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("a batch of journal entries is damaged"),
+				 errdetail("%s", wrong)));
+	if (ps_shared->map_loaded)
+		ps_map_lock();
+	status = check_sender(batch.cluster_id, batch.sender, batch.incarnation, batch.epoch, &why);
+	if (status == PS_RECEIVE_OK && batch.target != ps_map_self())
+	{
+		status = PS_RECEIVE_REFUSED;
+		why = "meant for another node";
+	}
+	if (status != PS_RECEIVE_OK)
+		PG_RETURN_BYTEA_P(answer(status, 0, why));
+	status = receive(&batch);
+	PG_RETURN_BYTEA_P(answer(status, batch.sender, NULL));
+}

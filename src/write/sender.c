@@ -1,0 +1,495 @@
+/*
+ * sender.c
+ *		How do entries get to one other node, and what does it answer?
+ *
+ * CLOSED -> HELLO -> STREAMING -> CLOSED, for ever.  HELLO agrees on the map
+ * (who is older learns first, M2) and on where to go on: after the last seq
+ * that is durable there.  STREAMING keeps up to payshard.pipeline_depth batches
+ * in flight in libpq's pipeline mode; a batch counts as acked when its own
+ * synchronization point has come back, that is after the commit over there.
+ * Entries leave the queue only when acked, so a broken connection loses none.
+ *
+ * A batch without records tells what is decided, and that we live; it is sent
+ * after payshard.keepalive without another, sooner when the last batch said
+ * less than is decided by now.
+ *
+ * When the server is told to shut down, the sender goes on while backends wait
+ * for acks (W7), at most payshard.shutdown_timeout.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "libpq-fe.h"
+#include "link/conn.h"
+#include "miscadmin.h"
+#include "node/fault.h"
+#include "node/map.h"
+#include "node/settings.h"
+#include "node/tables.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "write/queue.h"
+#include "write/receiver.h"
+#include "write/sender.h"
+
+#define PS_DEPTH_MAX 64
+#define PS_DECIDED_DELAY_MS 20	/* piggyback on the next batch until then */
+#define PS_RETRY_MS 200
+
+/* A batch on its way. */
+typedef struct Flight
+{
+	uint64		last_seq;
+	uint64		end_offset;
+	char		status;			/* as answered; 0 = not yet */
+	uint64		applied_seq;
+	uint64		lsn;
+} Flight;
+
+typedef struct Stream
+{
+	uint32		node;
+	char		name[PS_NAME_MAX];
+	PGconn	   *conn;			/* NULL = CLOSED */
+	PsQueueCursor cursor;
+	Flight		flights[PS_DEPTH_MAX];	/* ring */
+	int			first;
+	int			n_flights;
+	uint64		told_decided;
+	TimestampTz last_sent;
+	StringInfoData batch;
+} Stream;
+
+static Stream stream;
+
+static PsSharedPeer *
+peer(void)
+{
+	return &ps_shared->peers[stream.node];
+}
+
+static void
+sender_gone(int code, Datum arg)
+{
+	LWLockAcquire(&ps_shared->queue.lock, LW_EXCLUSIVE);
+	if (peer()->sender == MyLatch)
+		peer()->sender = NULL;
+	LWLockRelease(&ps_shared->queue.lock);
+}
+
+/* The one sender for this node, or none. */
+static void
+take_place(void)
+{
+	bool		taken;
+
+	LWLockAcquire(&ps_shared->queue.lock, LW_EXCLUSIVE);
+	taken = peer()->sender != NULL;
+	if (!taken)
+		peer()->sender = MyLatch;
+	LWLockRelease(&ps_shared->queue.lock);
+	if (taken)
+		proc_exit(0);
+	before_shmem_exit(sender_gone, 0);
+}
+
+static void
+close_stream(const char *why)
+{
+	if (stream.conn)
+		ps_conn_close(stream.conn);
+	if (stream.conn && why)
+		ereport(LOG, (errmsg("payshard: connection to node \"%s\" closed: %s", stream.name, why)));
+	stream.conn = NULL;
+	stream.n_flights = 0;
+}
+
+/* An answer is owed since now, or since it was owed first. */
+static void
+answer_owed(void)
+{
+	if (pg_atomic_read_u64(&peer()->waiting_since) == 0)
+		pg_atomic_write_u64(&peer()->waiting_since, GetCurrentTimestamp());
+}
+
+static void
+answer_heard(void)
+{
+	pg_atomic_write_u64(&peer()->heard_at, GetCurrentTimestamp());
+	if (stream.n_flights == 0)
+		pg_atomic_write_u64(&peer()->waiting_since, 0);
+	else
+		pg_atomic_write_u64(&peer()->waiting_since, GetCurrentTimestamp());
+}
+
+/* Sends our map; false when the connection is gone. */
+static bool
+teach(void)
+{
+	StringInfoData bytes;
+	PsMap	   *map = ps_map_copy();
+	PsArg		arg;
+	PGresult   *result;
+	bool		ok;
+
+	initStringInfo(&bytes);
+	ps_map_put(&bytes, map);
+	arg = ps_arg_bytes(bytes.data, bytes.len);
+	result = ps_conn_call(stream.conn, "SELECT payshard.peer_learn($1)", 1, &arg, false,
+						  ps_deadline(ps_call_timeout_ms));
+	ok = result && PQresultStatus(result) == PGRES_TUPLES_OK;
+	PQclear(result);
+	return ok;
+}
+
+/* Adopts a map that the peer has sent; its own transaction. */
+static void
+learn(const char *data, size_t bytes)
+{
+	StartTransactionCommand();
+	ps_map_adopt(data, bytes);
+	CommitTransactionCommand();
+}
+
+/* Splits an answer; false when it is too short. */
+static bool
+read_answer(const PGresult *result, char *status, uint64 *journaled, uint64 *applied,
+			uint64 *lsn, const char **rest, size_t *rest_bytes)
+{
+	PsReader	reader;
+
+	if (PQntuples(result) != 1 || PQgetlength(result, 0, 0) < PS_RECEIVE_HEADER_BYTES)
+		return false;
+	ps_reader_init(&reader, PQgetvalue(result, 0, 0), PQgetlength(result, 0, 0));
+	*status = ps_read_u8(&reader);
+	(void) ps_read_u64(&reader);
+	*journaled = ps_read_u64(&reader);
+	*applied = ps_read_u64(&reader);
+	*lsn = ps_read_u64(&reader);
+	*rest = (const char *) reader.at;
+	*rest_bytes = reader.end - reader.at;
+	return !reader.bad;
+}
+
+/* One hello; true = go on with STREAMING. */
+static bool
+hello(void)
+{
+	PsArg		args[5];
+	PGresult   *result;
+	char		status = 0;
+	uint64		journaled;
+	uint64		applied;
+	uint64		lsn;
+	const char *rest;
+	size_t		rest_bytes;
+	bool		go_on = false;
+
+	ps_queue_cursor_start(stream.node, &stream.cursor);
+	args[0] = ps_arg_int8((int64) ps_shared->map.cluster_id);
+	args[1] = ps_arg_int8(ps_map_self());
+	args[2] = ps_arg_int8((int64) stream.cursor.incarnation);
+	args[3] = ps_arg_int8((int64) ps_map_epoch());
+	args[4] = ps_arg_int8((int64) stream.cursor.attach_seq);
+	result = ps_conn_call(stream.conn, "SELECT payshard.peer_hello($1, $2::int, $3, $4, $5)", 5, args,
+						  true, ps_deadline(ps_call_timeout_ms));
+	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK ||
+		!read_answer(result, &status, &journaled, &applied, &lsn, &rest, &rest_bytes))
+	{
+		char	   *why = ps_conn_why(result, stream.conn);
+
+		PQclear(result);
+		close_stream(why);
+		return false;
+	}
+	answer_heard();
+	if (status == PS_RECEIVE_OK)
+	{
+		stream.cursor.sent_seq = Max(stream.cursor.sent_seq, journaled);
+		ps_queue_acked(stream.node, journaled, 0, applied, lsn);
+		go_on = true;
+	}
+	else if (status == PS_RECEIVE_NEED_MAP)
+	{
+		if (!teach())
+			close_stream("it could not learn the map");
+	}
+	else if (status == PS_RECEIVE_STALE)
+		learn(rest, rest_bytes);
+	else
+		close_stream(psprintf("refused: %s", pnstrdup(rest, rest_bytes)));
+	PQclear(result);
+	return go_on;
+}
+
+/* CLOSED -> STREAMING; false = try again later. */
+static bool
+open_stream(void)
+{
+	char	   *error = NULL;
+	PGresult   *result;
+	Oid			type = BYTEAOID;
+
+	StartTransactionCommand();
+	stream.conn = ps_conn_open(stream.name, InvalidOid,
+							   psprintf("sender %s", ps_map_node_name(ps_map_self())),
+							   ps_deadline(ps_call_timeout_ms), &error);
+	CommitTransactionCommand();
+	if (stream.conn == NULL)
+	{
+		answer_owed();
+		return false;
+	}
+	for (int tries = 0; stream.conn; tries++)
+	{
+		if (tries > 10)
+			close_stream("no agreement on the map");
+		else if (hello())
+			break;
+	}
+	if (stream.conn == NULL)
+		return false;
+	result = PQprepare(stream.conn, "journal", "SELECT payshard.peer_journal($1)", 1, &type);
+	if (PQresultStatus(result) != PGRES_COMMAND_OK || !PQenterPipelineMode(stream.conn))
+	{
+		PQclear(result);
+		close_stream("could not prepare");
+		return false;
+	}
+	PQclear(result);
+	stream.first = stream.n_flights = 0;
+	stream.told_decided = 0;
+	stream.last_sent = 0;
+	return true;
+}
+
+/* Sends what there is, or a batch without records when it is time. */
+static bool
+send_batch(bool even_if_empty)
+{
+	PsBatch		header = {0};
+	PsQueueTake take;
+	const char *value;
+	int			length;
+	int			format = 1;
+	Flight	   *flight;
+
+	header.cluster_id = ps_shared->map.cluster_id;
+	header.sender = ps_map_self();
+	header.incarnation = stream.cursor.incarnation;
+	header.target = stream.node;
+	header.lsn = GetFlushRecPtr(NULL);
+	header.prev_seq = stream.cursor.sent_seq;
+	resetStringInfo(&stream.batch);
+	ps_batch_begin(&stream.batch, &header);
+	ps_queue_take(stream.node, &stream.cursor, &stream.batch, ps_batch_size_kb * 1024, &take);
+	if (take.n_records == 0 && !even_if_empty)
+		return false;
+	ps_batch_set(&stream.batch, take.epoch, take.decided_seq);
+	ps_batch_end(&stream.batch, take.n_records, take.last_seq);
+	PS_FAULT("sender.before_send");
+	value = stream.batch.data;
+	length = stream.batch.len;
+	if (!PQsendQueryPrepared(stream.conn, "journal", 1, &value, &length, &format, 1) ||
+		!PQpipelineSync(stream.conn))
+	{
+		close_stream("could not send");
+		return false;
+	}
+	flight = &stream.flights[(stream.first + stream.n_flights++) % PS_DEPTH_MAX];
+	memset(flight, 0, sizeof(*flight));
+	flight->last_seq = take.last_seq;
+	flight->end_offset = take.end_offset;
+	stream.told_decided = take.decided_seq;
+	stream.last_sent = GetCurrentTimestamp();
+	answer_owed();
+	return true;
+}
+
+/* The answer to the oldest flight, before its synchronization point. */
+static void
+note_answer(const PGresult *result)
+{
+	Flight	   *flight = &stream.flights[stream.first];
+	uint64		journaled;
+	const char *rest;
+	size_t		rest_bytes;
+
+	if (stream.n_flights == 0 ||
+		!read_answer(result, &flight->status, &journaled, &flight->applied_seq,
+					 &flight->lsn, &rest, &rest_bytes))
+	{
+		close_stream("an answer that is none");
+		return;
+	}
+	if (flight->status == PS_RECEIVE_STALE)
+		learn(rest, rest_bytes);
+	else if (flight->status == PS_RECEIVE_REFUSED)
+		close_stream(psprintf("refused: %s", pnstrdup(rest, rest_bytes)));
+}
+
+/* The oldest flight's synchronization point is back: it is committed there. */
+static void
+land(void)
+{
+	Flight	   *flight = &stream.flights[stream.first];
+	char		status = flight->status;
+
+	stream.first = (stream.first + 1) % PS_DEPTH_MAX;
+	stream.n_flights--;
+	answer_heard();
+	PS_FAULT("sender.before_ack");
+	if (status == PS_RECEIVE_OK)
+		ps_queue_acked(stream.node, flight->last_seq, flight->end_offset,
+					   flight->applied_seq, flight->lsn);
+	else
+		close_stream(NULL);		/* hello sorts it out */
+}
+
+/* Takes in all answers that are there. */
+static void
+take_answers(void)
+{
+	if (!PQconsumeInput(stream.conn))
+	{
+		close_stream(pchomp(PQerrorMessage(stream.conn)));
+		return;
+	}
+	while (stream.conn && stream.n_flights > 0 && !PQisBusy(stream.conn))
+	{
+		PGresult   *result = PQgetResult(stream.conn);
+		ExecStatusType status;
+
+		if (result == NULL)
+		{
+			if (PQstatus(stream.conn) == CONNECTION_BAD)
+			{
+				close_stream("connection lost");
+				return;
+			}
+			continue;			/* between results of a pipeline */
+		}
+		status = PQresultStatus(result);
+		if (status == PGRES_TUPLES_OK)
+			note_answer(result);
+		else if (status == PGRES_PIPELINE_SYNC)
+			land();
+		else
+			close_stream(ps_conn_why(result, stream.conn));
+		PQclear(result);
+	}
+}
+
+/* How long to sleep when nothing wakes us. */
+static long
+nap_ms(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	long		limit = stream.told_decided < stream.cursor.sent_seq ? PS_DECIDED_DELAY_MS : ps_keepalive_ms;
+	long		since = (now - stream.last_sent) / 1000;
+
+	if (stream.n_flights > 0)
+		return 1000;
+	return Max(1, limit - since);
+}
+
+/* One turn of STREAMING. */
+static void
+stream_turn(void)
+{
+	bool		idle_long;
+	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE;
+	int			unsent;
+
+	if (!ps_queue_cursor_valid(stream.node, &stream.cursor))
+	{
+		close_stream(NULL);		/* hello again: attached, detached, or new incarnation */
+		return;
+	}
+	while (stream.conn && stream.n_flights < Min(ps_pipeline_depth, PS_DEPTH_MAX) && send_batch(false))
+		;
+	if (stream.conn == NULL)
+		return;
+	idle_long = stream.n_flights == 0 && nap_ms() <= 1;
+	if (idle_long)
+		send_batch(true);
+	if (stream.conn == NULL)
+		return;
+	unsent = PQflush(stream.conn);
+	if (unsent < 0)
+	{
+		close_stream(pchomp(PQerrorMessage(stream.conn)));
+		return;
+	}
+	if (unsent > 0)
+		events |= WL_SOCKET_WRITEABLE;
+	(void) WaitLatchOrSocket(MyLatch, events, PQsocket(stream.conn), nap_ms(), PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	take_answers();
+	if (stream.conn && stream.n_flights > 0 &&
+		TimestampDifferenceExceeds(pg_atomic_read_u64(&peer()->waiting_since),
+								   GetCurrentTimestamp(), ps_call_timeout_ms))
+		close_stream("no answer in time");
+}
+
+/* May we end, being told to? */
+static bool
+may_end(TimestampTz *told_at)
+{
+	if (!ShutdownRequestPending)
+		return false;
+	if (*told_at == 0)
+		*told_at = GetCurrentTimestamp();
+	return !ps_queue_has_waiters() ||
+		TimestampDifferenceExceeds(*told_at, GetCurrentTimestamp(), ps_shutdown_timeout_ms);
+}
+
+static void
+init_process(void)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(ps_database, NULL, 0);
+	take_place();
+	strlcpy(stream.name, ps_map_node_name(stream.node), sizeof(stream.name));
+	initStringInfo(&stream.batch);
+	pgstat_report_activity(STATE_RUNNING, psprintf("sending to %s", stream.name));
+}
+
+void
+payshard_sender_main(Datum arg)
+{
+	TimestampTz told_at = 0;
+	MemoryContext turn;
+
+	stream.node = DatumGetUInt32(arg);
+	init_process();
+	turn = AllocSetContextCreate(TopMemoryContext, "payshard sender", ALLOCSET_DEFAULT_SIZES);
+	while (!may_end(&told_at) && ps_map_incarnation() != 0)
+	{
+		MemoryContextSwitchTo(turn);
+		MemoryContextReset(turn);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		if (stream.conn)
+			stream_turn();
+		else if (!open_stream())
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 PS_RETRY_MS, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
+	}
+	close_stream(NULL);
+	proc_exit(0);
+}
