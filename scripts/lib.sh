@@ -97,14 +97,18 @@ ps_pg_stop()
 }
 
 # ps_pg_kill DATADIR: kill -9 to the postmaster of this directory, and only if
-# the pid in the file is really a process that sits in it.
+# the pid in the file is really a process that sits in it.  Waits until it has
+# left the process table: while it is a zombie (for a second in some containers),
+# PostgreSQL would take its pid file for that of a living server.
 ps_pg_kill()
 {
 	local pid
 	pid=$(ps_as_user head -n 1 "$1/postmaster.pid" 2>/dev/null) || return 0
 	[ -n "$pid" ] && [ "$(ps_as_user readlink "/proc/$pid/cwd" 2>/dev/null)" = "$(readlink -f "$1")" ] || return 0
 	ps_as_user kill -9 "$pid"
+	ps_wait 30 "process $pid to be gone" ps_is_gone "$pid"
 }
+ps_is_gone() { [ ! -e "/proc/$1" ]; }
 
 # ps_wait SECONDS "what" COMMAND...: polls until it succeeds; a line on timeout.
 ps_wait()
