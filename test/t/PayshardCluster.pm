@@ -381,8 +381,10 @@ sub resume
 
 # ----------------------------------------------------------- payshard's own
 
-# arm_fault(i, point, action, count): the next count (1) passages of the point on
-# node i do the action.  Needs the test-only extension of test/fault.
+# arm_fault(i, point, action, count): the count-th passage (1: the next) of the point
+# on node i does the action (src/node/fault.h).  Needs the test-only extension of
+# test/fault.  After a panic the node stays down: PostgreSQL::Test::Cluster sets
+# restart_after_crash = off; wait_down and start it.
 sub arm_fault
 {
 	my ($self, $i, $point, $action, $count) = @_;

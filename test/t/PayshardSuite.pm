@@ -5,6 +5,7 @@ package PayshardSuite;
 
 use strict;
 use warnings;
+use File::Basename;
 use Test::More;
 
 my $diff_lines_max = 150;
@@ -28,7 +29,7 @@ sub run_driver
 		$n_run++;
 	}
 	close $pipe;
-	is($?, 0, "$program ran $n_run tests") or show_failure($output, \@lines);
+	is($?, 0, basename($program) . " ran $n_run tests") or show_failure($output, \@lines);
 	done_testing();
 	return;
 }
@@ -39,9 +40,18 @@ sub show_failure
 
 	diag("The driver said:\n", @$lines);
 	show_file("$output/regression.diffs", 0);
-	# The first log says why there was no second.
-	show_file(-f "$output/log/postmaster.log" ? "$output/log/postmaster.log" : "$output/log/initdb.log", 1);
+	# The server's log matters where it died, and where the tests did not begin.
+	my $log = "$output/log/postmaster.log";
+	$log = "$output/log/initdb.log" unless -f $log;
+	show_file($log, 1) if !-f "$output/regression.diffs" || has_crash($log);
 	return;
+}
+
+sub has_crash
+{
+	my ($path) = @_;
+	open my $file, '<', $path or return 0;
+	return scalar(grep { /PANIC|TRAP|terminated by signal/ } <$file>);
 }
 
 # The first lines of a file, or its last ones.
