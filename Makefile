@@ -81,18 +81,13 @@ $(PS_OBJDIR)/%.o: %.c $(PS_SRCDIR)/Makefile
 	$(COMPILE.c) -MMD -MP -o $@ $<
 -include $(OBJS:.o=.d)
 
-# The stamp says which kind payshard.so was last linked as.
-payshard.so: build/obj/linked-$(PS_KIND)
-build/obj/linked-$(PS_KIND):
-	@mkdir -p $(@D)
-	@rm -f $(@D)/linked-*
-	@touch $@
-
-# PGXS links what OBJS names and does not notice a source that went away.
-payshard.so: build/obj/list-$(shell echo '$(PS_SRCS)' | cksum | tr -d ' ')
-build/obj/list-%:
-	@mkdir -p $(@D)
-	@rm -f $(@D)/list-*
-	@touch $@
+# The stamp says of which kind and from which sources payshard.so was last
+# linked.  Made while make reads this: PGXS declares all files .SECONDARY, so
+# that a missing one alone makes nothing out of date.
+PS_STAMP := build/obj/linked-$(PS_KIND)-$(shell echo '$(PS_SRCS)' | cksum | tr -d ' ')
+ifeq ($(wildcard $(PS_STAMP)),)
+$(shell mkdir -p build/obj && rm -f build/obj/linked-* && touch $(PS_STAMP))
+endif
+payshard.so: $(PS_STAMP)
 
 endif

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # scripts/lib.sh: what check, demo and bench share.  To be sourced by bash.
 #
 # PS_ROOT   the clone
