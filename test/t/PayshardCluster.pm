@@ -42,6 +42,8 @@ syscall($prctl{$machine}, 36, 1, 0, 0, 0) if exists $prctl{$machine};
 my $poll_us = 50_000;
 my $log_lines_shown = 60;
 
+# Dynamic shared memory lies in the data directory: a killed node then leaves
+# nothing in /dev/shm.
 my $base_conf = <<'CONF';
 listen_addresses = '127.0.0.1'
 shared_preload_libraries = 'payshard'
@@ -49,6 +51,7 @@ payshard.database = 'postgres'
 max_prepared_transactions = 100
 max_worker_processes = 32
 max_connections = 100
+dynamic_shared_memory_type = mmap
 shared_buffers = 32MB
 fsync = on
 jit = off
