@@ -52,6 +52,22 @@ ps_make_work()
 		ps_die "$PS_WORK exists and does not belong to $PS_USER; remove it or set PAYSHARD_WORK"
 }
 
+# ps_build NAME DIRECTORY MAKE-ARGUMENTS...: make, quiet unless it fails.  The
+# demo's "ps_build payshard . all" gives the library as it ships.
+ps_build()
+{
+	local name=$1 directory=$2 log=$PS_ROOT/build/$1.log
+	shift 2
+	mkdir -p "$PS_ROOT/build"
+	ps_note "building $name"
+	# What a surrounding make was told ("T=...", -n) is not for this one.
+	if ! env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS make -C "$PS_ROOT/$directory" -j"$(nproc)" "$@" \
+		>"$log" 2>&1 </dev/null; then
+		grep -vE '^(gcc|cc|clang)[0-9-]* ' "$log" | head -80 >&2 || true
+		ps_die "$name does not build (log: $log)"
+	fi
+}
+
 # ps_private_pg [SUFFIX]: makes or refreshes the private PostgreSQL with the
 # payshard.so that stands in the clone now; sets PS_BIN and PS_PREFIX.  SUFFIX
 # keeps kinds of builds apart ("-check").
@@ -62,8 +78,7 @@ ps_private_pg()
 }
 
 # ps_pg_init DATADIR PORT: a new data directory (trust, loopback only) with
-# what payshard needs; the caller appends more to DATADIR/postgresql.auto.conf's
-# elder sister postgresql.conf through ps_pg_conf.
+# the places it needs; the rest of the settings is the caller's, by ps_pg_conf.
 ps_pg_init()
 {
 	ps_as_user "$PS_BIN/initdb" -D "$1" -U postgres -A trust -E UTF8 --locale=C.UTF-8 >/dev/null ||
@@ -107,9 +122,13 @@ ps_pg_kill()
 	pid=$(ps_as_user head -n 1 "$1/postmaster.pid" 2>/dev/null) || return 0
 	[ -n "$pid" ] && [ "$(ps_as_user readlink "/proc/$pid/cwd" 2>/dev/null)" = "$(readlink -f "$1")" ] || return 0
 	ps_as_user kill -9 "$pid"
-	ps_wait 30 "process $pid to be gone" ps_is_gone "$pid"
+	ps_wait 30 "process $pid and its children to be gone" ps_is_gone "$pid" "$(readlink -f "$1")"
 }
-ps_is_gone() { [ ! -e "/proc/$1" ]; }
+# Children outlive a killed postmaster for a moment, and a server does not start beside them.
+ps_is_gone()
+{
+	[ ! -e "/proc/$1" ] && ! readlink /proc/[0-9]*/cwd 2>/dev/null | grep -qxF "$2"
+}
 
 # ps_wait SECONDS "what" COMMAND...: polls until it succeeds; a line on timeout.
 ps_wait()
