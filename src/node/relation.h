@@ -43,5 +43,4 @@ extern Oid	ps_relation_by_id(uint32 table_id);
  */
 extern int	ps_relation_shard(Oid parent, const Datum *values, const bool *nulls);
 
-/* Call once per process before the first use: registers for invalidations. */
 #endif
