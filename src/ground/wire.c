@@ -33,6 +33,8 @@
 #include "port/pg_crc32c.h"
 
 /* Offsets in a batch's header of what ps_batch_end patches. */
+#define EPOCH_AT 26
+#define DECIDED_AT 46
 #define LAST_SEQ_AT 62
 #define N_RECORDS_AT 70
 #define RECORDS_BYTES_AT 74
@@ -218,12 +220,26 @@ ps_batch_begin(StringInfo buf, const PsBatch *batch)
 	Assert(buf->len == PS_BATCH_HEADER_BYTES);
 }
 
+/* Overwrites eight bytes at `offset`. */
+static void
+patch_u64(StringInfo buf, int offset, uint64 value)
+{
+	ps_patch_u32(buf, offset, (uint32) (value >> 32));
+	ps_patch_u32(buf, offset + 4, (uint32) value);
+}
+
+void
+ps_batch_set(StringInfo buf, uint64 epoch, uint64 decided_seq)
+{
+	patch_u64(buf, EPOCH_AT, epoch);
+	patch_u64(buf, DECIDED_AT, decided_seq);
+}
+
 void
 ps_batch_end(StringInfo buf, uint32 n_records, uint64 last_seq)
 {
 	Assert(buf->len >= PS_BATCH_HEADER_BYTES);
-	ps_patch_u32(buf, LAST_SEQ_AT, (uint32) (last_seq >> 32));
-	ps_patch_u32(buf, LAST_SEQ_AT + 4, (uint32) last_seq);
+	patch_u64(buf, LAST_SEQ_AT, last_seq);
 	ps_patch_u32(buf, N_RECORDS_AT, n_records);
 	ps_patch_u32(buf, RECORDS_BYTES_AT,
 				 (uint32) (buf->len - PS_BATCH_HEADER_BYTES));

@@ -168,6 +168,8 @@ typedef struct PsOp
  *		closes it with the checksum.  buf must be empty at begin.
  */
 extern void ps_batch_begin(StringInfo buf, const PsBatch *batch);
+/* Between the two: epoch and decided seq are known when records are taken. */
+extern void ps_batch_set(StringInfo buf, uint64 epoch, uint64 decided_seq);
 extern void ps_batch_end(StringInfo buf, uint32 n_records, uint64 last_seq);
 
 /*

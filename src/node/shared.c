@@ -63,6 +63,7 @@ init_struct(PsShared *shared)
 	pg_atomic_init_u64(&shared->incarnation, 0);
 	pg_atomic_init_u32(&shared->needs_recovery, 0);
 	pg_atomic_init_u64(&shared->dirty_keys, 0);
+	pg_atomic_init_u64(&shared->feed_generation, 1);
 	for (int i = 0; i < PS_NODES_MAX; i++)
 	{
 		pg_atomic_init_u64(&shared->peers[i].heard_at, 0);

@@ -98,6 +98,7 @@ typedef struct PsShared
 	Latch	   *applier;		/* map_lock */
 	pg_atomic_uint32 needs_recovery;	/* W7: closed until recovered (F1) */
 	pg_atomic_uint64 dirty_keys;	/* hint for views: keys recorded since start */
+	pg_atomic_uint64 feed_generation;	/* payshard.feed changed; from 1 */
 	PsSharedPeer peers[PS_NODES_MAX];
 	PsSharedOrigin origins[PS_NODES_MAX];
 	PsSharedQueue queue;

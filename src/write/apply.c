@@ -1,0 +1,375 @@
+/*
+ * apply.c
+ *		Which journaled entries are decided, and in which order are they
+ *		executed here (W5)?
+ *
+ * One process; for each origin in turn: (a) hold the map, (b) hold the origin's
+ * apply lock, (c) apply decided entries in seq order, many per transaction, (d)
+ * record dirty keys for placements that are out (J1), (e) write the position and
+ * prune the journal.  All in one local transaction, whose commit need not be
+ * flushed: what it loses in a crash is still in the journal.
+ *
+ * "Decided" never goes beyond what is journaled here: a joining node may hear
+ * that a seq is decided before it has it.
+ *
+ * A shard's feed says from where on its placement follows a stream: entries up
+ * to there are in the copy it got (J2, J3).  While the copy is under way,
+ * entries for that shard, and so all that follow in the stream, wait.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "node/fault.h"
+#include "node/map.h"
+#include "node/settings.h"
+#include "node/tables.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "write/apply.h"
+#include "write/dirty.h"
+#include "write/journal.h"
+#include "write/target.h"
+
+#define PS_APPLY_BATCHES 64		/* journal rows per transaction */
+#define PS_APPLY_NAP_MS 1000
+#define PS_APPLY_RETRY_MS 500
+
+/* From where on a shard's placement follows which stream. */
+typedef struct Feed
+{
+	uint32		origin;			/* 0 = everything from the start */
+	uint64		incarnation;
+	uint64		seq;
+	bool		copying;
+} Feed;
+
+static Feed feeds[PS_SHARDS_MAX];
+static uint64 feeds_generation = 0; /* of the copy above; 0 = not read yet */
+
+typedef enum Verdict
+{
+	APPLY,
+	SKIP,
+	STALL,
+} Verdict;
+
+static void
+read_feeds(void)
+{
+	uint64		generation = pg_atomic_read_u64(&ps_shared->feed_generation);
+	bool		isnull;
+
+	if (feeds_generation == generation)
+		return;
+	memset(feeds, 0, sizeof(feeds));
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_execute("SELECT shard, origin, incarnation, seq, copying FROM payshard.feed", true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		int			shard = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+
+		if (shard < 0 || shard >= PS_SHARDS_MAX)
+			continue;
+		feeds[shard].origin = DatumGetInt32(SPI_getbinval(row, desc, 2, &isnull));
+		feeds[shard].incarnation = DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull));
+		feeds[shard].seq = DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull));
+		feeds[shard].copying = DatumGetBool(SPI_getbinval(row, desc, 5, &isnull));
+	}
+	PopActiveSnapshot();
+	SPI_finish();
+	feeds_generation = generation;
+}
+
+/* What is to be done with a shard's operations in an entry? */
+static Verdict
+judge(int shard, uint32 origin, uint64 incarnation, uint64 seq)
+{
+	PsMapShard	state;
+	const Feed *feed = &feeds[shard];
+	PsPlacementState placement;
+
+	if (!ps_map_shard(shard, &state))
+		return SKIP;
+	placement = ps_map_placement(&state, ps_map_self());
+	if (placement == PS_PLACEMENT_NONE || placement == PS_PLACEMENT_OUT)
+		return SKIP;
+	if (feed->origin == origin && feed->incarnation == incarnation && seq <= feed->seq)
+		return SKIP;
+	if (feed->copying)
+		return STALL;
+	return APPLY;
+}
+
+static bool
+must_stall(uint32 origin, uint64 incarnation, const PsRecord *record)
+{
+	for (int i = 0; i < record->n_shards; i++)
+		if (judge(ps_record_shard(record, i), origin, incarnation, record->seq) == STALL)
+			return true;
+	return false;
+}
+
+static void
+apply_ops(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 seq,
+		  const uint8 *ops, size_t bytes)
+{
+	PsReader	reader;
+	PsOp		op;
+
+	ps_reader_init(&reader, ops, bytes);
+	while (ps_op_next(&reader, &op))
+	{
+		if (judge(op.shard, origin, incarnation, seq) != APPLY)
+			continue;
+		if (!ps_target_change(targets, &op))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("distributed table %u is not on this node yet", op.table_id),
+					 errdetail("Journal entry " UINT64_FORMAT " of node \"%s\" writes it.",
+							   seq, ps_map_node_name(origin))));
+	}
+	if (reader.bad)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("journal entry " UINT64_FORMAT " of node \"%s\" is damaged",
+						seq, ps_map_node_name(origin))));
+}
+
+/* One journal row: its records after `applied` up to `limit`. */
+static uint64
+apply_batch(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 applied,
+			uint64 limit, const PsAborted *aborted, bytea *records, bool *stop)
+{
+	PsReader	reader;
+	PsRecord	record;
+
+	ps_reader_init(&reader, VARDATA_ANY(records), VARSIZE_ANY_EXHDR(records));
+	while (ps_record_next(&reader, &record))
+	{
+		if (record.seq <= applied)
+			continue;
+		if (record.seq > limit ||
+			(record.kind == PS_RECORD_ENTRY && must_stall(origin, incarnation, &record)))
+		{
+			*stop = true;
+			return applied;
+		}
+		if (record.kind == PS_RECORD_ENTRY && !ps_journal_is_aborted(aborted, record.ref_seq))
+		{
+			apply_ops(targets, origin, incarnation, record.seq, record.ops, record.ops_bytes);
+			ps_dirty_record_ops(record.ops, record.ops_bytes);
+		}
+		applied = record.seq;
+	}
+	if (reader.bad)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the journal of node \"%s\" is damaged after " UINT64_FORMAT,
+						ps_map_node_name(origin), applied)));
+	return applied;
+}
+
+/* Journal rows that are not wholly applied: records, in order; n of them. */
+static bytea **
+read_batches(uint32 origin, uint64 incarnation, uint64 applied, int max, int *n)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[4] = {INT4OID, INT8OID, INT8OID, INT4OID};
+	Datum		values[4] = {Int32GetDatum(origin), Int64GetDatum(incarnation),
+	Int64GetDatum(applied), Int32GetDatum(max)};
+	MemoryContext caller = CurrentMemoryContext;
+	bytea	  **batches;
+	bool		isnull;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (plan == NULL)
+	{
+		plan = SPI_prepare("SELECT records FROM payshard.journal WHERE origin = $1 AND incarnation = $2 "
+						   "AND last_seq > $3 ORDER BY last_seq LIMIT $4", 4, types);
+		SPI_keepplan(plan);
+	}
+	SPI_execute_plan(plan, values, NULL, true, 0);
+	*n = SPI_processed;
+	batches = MemoryContextAlloc(caller, sizeof(bytea *) * (*n + 1));
+	for (int i = 0; i < *n; i++)
+	{
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
+		MemoryContext spi = MemoryContextSwitchTo(caller);
+
+		batches[i] = DatumGetByteaPCopy(value);
+		MemoryContextSwitchTo(spi);
+	}
+	PopActiveSnapshot();
+	SPI_finish();
+	return batches;
+}
+
+uint64
+ps_apply_journal(uint32 origin, uint64 incarnation, uint64 applied, uint64 limit,
+				 int max_batches)
+{
+	PsAborted	aborted = ps_journal_aborted(origin, incarnation);
+	int			n;
+	bytea	  **batches = read_batches(origin, incarnation, applied, max_batches, &n);
+	PsTargets  *targets;
+	bool		stop = false;
+
+	read_feeds();
+	targets = ps_targets_begin();
+	for (int i = 0; i < n && !stop; i++)
+	{
+		applied = apply_batch(targets, origin, incarnation, applied, limit, &aborted,
+							  batches[i], &stop);
+		pfree(batches[i]);
+	}
+	ps_targets_end(targets);
+	if (!stop && n < max_batches)
+		applied = Max(applied, limit);	/* the rest was not for this node */
+	ps_journal_prune(origin, incarnation, applied);
+	return applied;
+}
+
+/* How far this origin's stream may be applied now. */
+static uint64
+apply_limit(PsSharedOrigin *origin)
+{
+	uint64		journaled = pg_atomic_read_u64(&origin->journaled_seq);
+	uint64		decided = pg_atomic_read_u64(&origin->decided_seq);
+	uint64		hold = pg_atomic_read_u64(&origin->hold_seq);
+	uint64		limit = Min(journaled, decided);
+
+	return hold != 0 ? Min(limit, hold) : limit;
+}
+
+/* One transaction for one origin; true = there may be more to do at once. */
+static bool
+apply_origin(uint32 id)
+{
+	PsSharedOrigin *origin = &ps_shared->origins[id];
+	uint64		incarnation = pg_atomic_read_u64(&origin->incarnation);
+	uint64		limit = apply_limit(origin);
+	uint64		position_incarnation;
+	uint64		applied;
+	uint64		now_applied;
+
+	if (incarnation == 0 || limit <= pg_atomic_read_u64(&origin->applied_seq))
+		return false;
+	StartTransactionCommand();
+	ps_map_lock();
+	ps_journal_lock_apply(id);
+	PS_FAULT("apply.before");
+	applied = ps_position_read(id, &position_incarnation);
+	if (position_incarnation > incarnation || !ps_map_is_member(id, incarnation))
+	{
+		CommitTransactionCommand();
+		return false;
+	}
+	if (position_incarnation < incarnation)
+		applied = 0;			/* older ones are settled before this one writes (F1) */
+	now_applied = ps_apply_journal(id, incarnation, applied, limit, PS_APPLY_BATCHES);
+	if (now_applied != applied || position_incarnation != incarnation)
+		ps_position_write(id, incarnation, now_applied, pg_atomic_read_u64(&origin->lsn));
+	PS_FAULT("apply.before_commit");
+	CommitTransactionCommand();
+	if (pg_atomic_read_u64(&origin->incarnation) == incarnation)
+		pg_atomic_write_u64(&origin->applied_seq, now_applied);
+	return now_applied > applied;
+}
+
+/* All origins once; errors are logged and tried again later. */
+static bool
+apply_all(bool *failed)
+{
+	volatile bool more = false;
+
+	*failed = false;
+	for (uint32 id = 1; id < PS_NODES_MAX; id++)
+	{
+		MemoryContext old = CurrentMemoryContext;
+
+		PG_TRY();
+		{
+			more |= apply_origin(id);
+		}
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(old);
+			EmitErrorReport();
+			FlushErrorState();
+			AbortCurrentTransaction();
+			*failed = true;
+			feeds_generation = 0;
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(old);
+	}
+	return more;
+}
+
+static void
+applier_gone(int code, Datum arg)
+{
+	if (ps_shared->applier == MyLatch)
+		ps_shared->applier = NULL;
+}
+
+static void
+init_process(void)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(ps_database, NULL, 0);
+	if (ps_shared->applier != NULL)
+		proc_exit(0);			/* the keeper was restarted, this process was not */
+	before_shmem_exit(applier_gone, 0);
+	ps_shared->applier = MyLatch;
+	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("session_replication_role", "replica", PGC_SUSET, PGC_S_OVERRIDE);
+	pgstat_report_activity(STATE_RUNNING, "applying journal entries");
+}
+
+void
+payshard_apply_main(Datum arg)
+{
+	MemoryContext turn;
+
+	init_process();
+	turn = AllocSetContextCreate(TopMemoryContext, "payshard apply", ALLOCSET_DEFAULT_SIZES);
+	while (!ShutdownRequestPending)
+	{
+		bool		failed;
+		bool		more;
+
+		MemoryContextSwitchTo(turn);
+		MemoryContextReset(turn);
+		more = apply_all(&failed);
+		CHECK_FOR_INTERRUPTS();
+		if (more && !failed)
+			continue;
+		pgstat_report_stat(false);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 failed ? PS_APPLY_RETRY_MS : PS_APPLY_NAP_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+	proc_exit(0);
+}

@@ -1,0 +1,294 @@
+/*
+ * target.c
+ *		How is a row changed here as it was changed elsewhere?
+ *
+ * The server's own routines for logical replication (execReplication.c) find
+ * and change rows by the primary key's index, with all indexes and constraints.
+ * Triggers do not fire: what they did on the primary has been captured there.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/tablecmds.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "nodes/makefuncs.h"
+#include "node/map.h"
+#include "node/relation.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "write/row.h"
+#include "write/target.h"
+
+/* One open partition. */
+typedef struct Target
+{
+	uint32		table_id;
+	int			shard;
+	Relation	rel;
+	const PsRowFormat *format;
+	ResultRelInfo *result;
+	TupleTableSlot *row;		/* as it should be; virtual */
+	TupleTableSlot *key;		/* to search for; virtual */
+	TupleTableSlot *found;
+} Target;
+
+struct PsTargets
+{
+	MemoryContext context;		/* of this struct: the transaction's */
+	EState	   *estate;
+	List	   *open;			/* Target */
+	Target	   *last;			/* used last: the likely next */
+};
+
+PsTargets *
+ps_targets_begin(void)
+{
+	PsTargets  *targets = palloc0(sizeof(PsTargets));
+
+	targets->context = CurrentMemoryContext;
+	targets->estate = CreateExecutorState();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	return targets;
+}
+
+static void
+close_target(Target *target)
+{
+	ExecCloseIndices(target->result);
+	ExecDropSingleTupleTableSlot(target->row);
+	ExecDropSingleTupleTableSlot(target->key);
+	ExecDropSingleTupleTableSlot(target->found);
+	table_close(target->rel, NoLock);
+}
+
+void
+ps_targets_end(PsTargets *targets)
+{
+	ListCell   *cell;
+
+	foreach(cell, targets->open)
+		close_target(lfirst(cell));
+	FreeExecutorState(targets->estate);
+	PopActiveSnapshot();
+	CommandCounterIncrement();
+}
+
+/* Opens the partition of a table for a shard; NULL when it is not here. */
+static Target *
+open_target(PsTargets *targets, uint32 table_id, int shard)
+{
+	MemoryContext old;
+	Target	   *target;
+	Oid			parent = ps_relation_by_id(table_id);
+	TupleDesc	desc;
+
+	if (!OidIsValid(parent))
+		return NULL;
+	old = MemoryContextSwitchTo(targets->context);
+	target = palloc0(sizeof(Target));
+	target->table_id = table_id;
+	target->shard = shard;
+	target->rel = table_open(ps_relation_partition(parent, shard), RowExclusiveLock);
+	target->format = ps_row_format(target->rel);
+	desc = RelationGetDescr(target->rel);
+	target->result = makeNode(ResultRelInfo);
+	InitResultRelInfo(target->result, target->rel, 1, NULL, 0);
+	target->result->ri_TrigDesc = NULL;
+	ExecOpenIndices(target->result, false);
+	target->row = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	target->key = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	target->found = table_slot_create(target->rel, NULL);
+	targets->open = lappend(targets->open, target);
+	MemoryContextSwitchTo(old);
+	return target;
+}
+
+static Target *
+get_target(PsTargets *targets, uint32 table_id, int shard)
+{
+	ListCell   *cell;
+
+	if (targets->last && targets->last->table_id == table_id && targets->last->shard == shard)
+		return targets->last;
+	foreach(cell, targets->open)
+	{
+		Target	   *target = lfirst(cell);
+
+		if (target->table_id == table_id && target->shard == shard)
+			return targets->last = target;
+	}
+	return targets->last = open_target(targets, table_id, shard);
+}
+
+/* Finds the row of the key in target->key. */
+static bool
+find_row(Target *target)
+{
+	ExecClearTuple(target->found);
+	return RelationFindReplTupleByIndex(target->rel, target->format->key_index,
+										LockTupleExclusive, target->key, target->found);
+}
+
+/* Keeps what was different, for a DBA to look at (J4). */
+static void
+keep_divergent(Target *target, const char *what, bool has_found)
+{
+	Oid			types[4] = {INT8OID, INT4OID, TEXTOID, TEXTOID};
+	Datum		values[4];
+	char		nulls[4] = {' ', ' ', ' ', ' '};
+
+	values[0] = Int64GetDatum(target->table_id);
+	values[1] = Int32GetDatum(target->shard);
+	values[2] = CStringGetTextDatum(what);
+	values[3] = (Datum) 0;
+	nulls[3] = 'n';
+	if (has_found)
+	{
+		StringInfoData bytes;
+
+		initStringInfo(&bytes);
+		ps_row_put(&bytes, target->format, target->found);
+		values[3] = DirectFunctionCall2(binary_encode,
+										PointerGetDatum(cstring_to_text_with_len(bytes.data, bytes.len)),
+										CStringGetTextDatum("hex"));
+		nulls[3] = ' ';
+	}
+	SPI_connect();
+	SPI_execute_with_args("INSERT INTO payshard.divergent_rows (table_id, shard, what, found) "
+						  "VALUES ($1, $2, $3, $4)", 4, types, values, nulls, false, 0);
+	SPI_finish();
+	ereport(WARNING,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("payshard: a row of shard %d of \"%s\" was not as its primary has it: %s",
+					target->shard, get_rel_name(RelationGetRelid(target->rel)), what),
+			 errhint("It is put right and kept in payshard.divergent_rows; run payshard.verify().")));
+}
+
+static void
+insert_row(PsTargets *targets, Target *target)
+{
+	ExecSimpleRelationInsert(target->result, targets->estate, target->row);
+}
+
+static void
+update_row(PsTargets *targets, Target *target)
+{
+	EPQState	epq;
+
+	EvalPlanQualInit(&epq, targets->estate, NULL, NIL, -1);
+	ExecSimpleRelationUpdate(target->result, targets->estate, &epq, target->found, target->row);
+	EvalPlanQualEnd(&epq);
+}
+
+static void
+delete_row(PsTargets *targets, Target *target)
+{
+	EPQState	epq;
+
+	EvalPlanQualInit(&epq, targets->estate, NULL, NIL, -1);
+	ExecSimpleRelationDelete(target->result, targets->estate, &epq, target->found);
+	EvalPlanQualEnd(&epq);
+}
+
+/* The search key of the row in target->row. */
+static void
+key_of_row(Target *target)
+{
+	ExecClearTuple(target->key);
+	ExecCopySlot(target->key, target->row);
+}
+
+static void
+change_insert(PsTargets *targets, Target *target)
+{
+	key_of_row(target);
+	if (!find_row(target))
+		insert_row(targets, target);
+	else
+	{
+		keep_divergent(target, "a row to be inserted was there already", true);
+		update_row(targets, target);
+	}
+}
+
+static void
+change_update(PsTargets *targets, Target *target)
+{
+	if (find_row(target))
+		update_row(targets, target);
+	else
+	{
+		keep_divergent(target, "a row to be updated was missing", false);
+		change_insert(targets, target);
+	}
+}
+
+static void
+truncate_target(Target *target)
+{
+	ExecuteTruncateGuts(list_make1(target->rel), list_make1_oid(RelationGetRelid(target->rel)),
+						NIL, DROP_RESTRICT, false);
+}
+
+bool
+ps_target_change(PsTargets *targets, const PsOp *op)
+{
+	Target	   *target = get_target(targets, op->table_id, op->shard);
+	MemoryContext old;
+
+	if (target == NULL)
+		return false;
+	targets->estate->es_output_cid = GetCurrentCommandId(true);
+	old = MemoryContextSwitchTo(GetPerTupleMemoryContext(targets->estate));
+	if (op->n_key > 0)
+		ps_row_get_key(target->format, op->key, op->key_bytes, target->key);
+	if (op->n_row > 0)
+		ps_row_get(target->format, op->row, op->row_bytes, target->row);
+	switch (op->kind)
+	{
+		case PS_OP_INSERT:
+			change_insert(targets, target);
+			break;
+		case PS_OP_UPDATE:
+			change_update(targets, target);
+			break;
+		case PS_OP_DELETE:
+			if (find_row(target))
+				delete_row(targets, target);
+			else
+				keep_divergent(target, "a row to be deleted was missing", false);
+			break;
+		case PS_OP_TRUNCATE:
+			truncate_target(target);
+			break;
+	}
+	MemoryContextSwitchTo(old);
+	ExecClearTuple(target->row);
+	ExecClearTuple(target->key);
+	ResetPerTupleExprContext(targets->estate);
+	CommandCounterIncrement();
+	return true;
+}
+
+bool
+ps_target_delete_key(PsTargets *targets, uint32 table_id, int shard,
+					 const uint8 *key, size_t bytes)
+{
+	Target	   *target = get_target(targets, table_id, shard);
+
+	if (target == NULL)
+		return false;
+	targets->estate->es_output_cid = GetCurrentCommandId(true);
+	ps_row_get_key(target->format, key, bytes, target->key);
+	if (find_row(target))
+		delete_row(targets, target);
+	CommandCounterIncrement();
+	return true;
+}

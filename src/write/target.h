@@ -1,0 +1,34 @@
+/*
+ * target.h
+ *		Row changes on this node's placements, by primary key, without triggers.
+ */
+#ifndef PS_WRITE_TARGET_H
+#define PS_WRITE_TARGET_H
+
+#include "postgres.h"
+#include "ground/wire.h"
+
+typedef struct PsTargets PsTargets;
+
+/*
+ * ps_targets_begin, ps_targets_end
+ *		Opens and closes a set of tables for changes in one transaction.
+ */
+extern PsTargets *ps_targets_begin(void);
+extern void ps_targets_end(PsTargets *targets);
+
+/*
+ * ps_target_change
+ *		Makes one row change.  What it finds there should be what the origin
+ *		had; a row that is missing or already there is put right and kept in
+ *		payshard.divergent_rows with a WARNING: it is never silent.
+ *
+ * Returns false when the table is not on this node (yet).
+ */
+extern bool ps_target_change(PsTargets *targets, const PsOp *op);
+
+/* Deletes the row of a key, if there is one (J3). */
+extern bool ps_target_delete_key(PsTargets *targets, uint32 table_id, int shard,
+								 const uint8 *key, size_t bytes);
+
+#endif
