@@ -85,9 +85,19 @@ CREATE TABLE payshard.feed (
 	shard int PRIMARY KEY,
 	origin int NOT NULL,
 	incarnation bigint NOT NULL,
-	seq bigint NOT NULL
+	seq bigint NOT NULL,
+	copying boolean NOT NULL DEFAULT false
 );
-COMMENT ON TABLE payshard.feed IS 'per shard, the stream its placement here follows since it was last copied: entries of origin up to (incarnation, seq), and of other origins, are not applied (J2); origin 0 = all are';
+COMMENT ON TABLE payshard.feed IS 'per shard that was copied to this node: entries of that stream up to seq are in the copy and not applied (J2); copying: the copy is under way, entries for the shard wait';
+
+CREATE TABLE payshard.divergent_rows (
+	at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	table_id bigint NOT NULL,
+	shard int NOT NULL,
+	what text NOT NULL,
+	found text
+);
+COMMENT ON TABLE payshard.divergent_rows IS 'rows of this node that were not as their primary had them, and were put right; found: the row that was here, as a tuple of src/ground/wire.h in hex';
 
 CREATE TABLE payshard.dirty_key (
 	node int NOT NULL,
@@ -147,3 +157,39 @@ CREATE FUNCTION payshard.peer_prepare(cluster_id bigint, ballot bigint,
 CREATE FUNCTION payshard.peer_accept(cluster_id bigint, ballot bigint, value bytea,
 	OUT accepted boolean, OUT promised_ballot bigint)
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_accept';
+CREATE FUNCTION payshard.peer_hello(cluster_id bigint, sender int, incarnation bigint, epoch bigint, attach_seq bigint) RETURNS bytea
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_hello';
+CREATE FUNCTION payshard.peer_journal(batch bytea) RETURNS bytea
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_journal';
+CREATE FUNCTION payshard.peer_capture_off() RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_peer_capture_off';
+
+----------------------------------------------------------------------
+-- Triggers on distributed tables (W1)
+----------------------------------------------------------------------
+
+CREATE FUNCTION payshard.capture() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_capture';
+COMMENT ON FUNCTION payshard.capture() IS 'row trigger of distributed tables: collects what a transaction writes';
+CREATE FUNCTION payshard.capture_truncate() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_capture_truncate';
+COMMENT ON FUNCTION payshard.capture_truncate() IS 'TRUNCATE trigger of distributed tables';
+
+----------------------------------------------------------------------
+-- Failover
+----------------------------------------------------------------------
+
+CREATE FUNCTION payshard.peer_tail(origin int, epoch bigint, OUT incarnation bigint, OUT record bytea) RETURNS SETOF record
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_tail';
+CREATE FUNCTION payshard.peer_settle_journal(origin int, epoch bigint, incarnation bigint, records bytea) RETURNS int
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_settle_journal';
+CREATE FUNCTION payshard.peer_settle_apply(origin int, epoch bigint, incarnation bigint) RETURNS void
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_settle_apply';
+
+CREATE FUNCTION payshard.incarnation() RETURNS bigint
+	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_incarnation';
+COMMENT ON FUNCTION payshard.incarnation() IS 'number of this start of the node, issued by the map register (M3); 0 while it serves nothing';
+
+CREATE FUNCTION payshard.failover(node text, force boolean DEFAULT false, partial boolean DEFAULT false) RETURNS int
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_failover';
+COMMENT ON FUNCTION payshard.failover IS 'gives the shards of a lost node to other primaries, after all that it committed is settled (F2 to F5); refuses when the node answers (force), or when it holds the only copy of a shard (partial: fail over the others); returns how many shards got a new primary';

@@ -30,8 +30,12 @@
 /* Equal to default_version in payshard.control. */
 #define PS_EXTENSION_VERSION "1.0"
 
+/* Declares a function callable from SQL, in a header. */
+#define PS_DECLARE(name) \
+	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS)
+
 /*
- * A function callable from SQL.  On 15 PG_FUNCTION_INFO_V1 does not export the
+ * Makes it one, in its file.  On 15 PG_FUNCTION_INFO_V1 does not export the
  * function itself when built with -fvisibility=hidden.
  */
 #define PS_FUNCTION(name) \

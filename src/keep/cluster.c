@@ -21,7 +21,9 @@
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
+#include "access/twophase.h"
 #include "ground/ring.h"
+#include "ground/step.h"
 #include "keep/cluster.h"
 #include "keep/proposer.h"
 #include "libpq-fe.h"
@@ -32,10 +34,20 @@
 #include "node/settings.h"
 #include "postmaster/postmaster.h"
 #include "storage/latch.h"
+#include "utils/wait_event.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
+#include "utils/inval.h"
 #include "utils/syscache.h"
+
+PS_FUNCTION(payshard_create_cluster);
+PS_FUNCTION(payshard_add_node);
+PS_FUNCTION(payshard_peer_check_settings);
+PS_FUNCTION(payshard_peer_invite);
+PS_FUNCTION(payshard_peer_define);
+PS_FUNCTION(payshard_peer_learn);
+PS_FUNCTION(payshard_fdw_validator);
 
 #define PS_JOIN_TIMEOUT_MS 30000
 #define PS_WORKERS_PER_NODE 8
@@ -157,7 +169,8 @@ define_server(const char *name, const char *conninfo, Oid peer_role)
 	initStringInfo(&server);
 	initStringInfo(&mapping);
 	conninfo_options(conninfo, &server, &mapping);
-	run_sql(psprintf("DROP SERVER IF EXISTS %s CASCADE", id));
+	if (OidIsValid(get_foreign_server_oid(psprintf("%s%s", PS_SERVER_PREFIX, name), true)))
+		run_sql(psprintf("DROP SERVER %s CASCADE", id));
 	run_sql(psprintf("CREATE SERVER %s FOREIGN DATA WRAPPER payshard%s%s%s", id,
 					 server.len ? " OPTIONS (" : "", server.data, server.len ? ")" : ""));
 	if (mapping.len)
@@ -176,9 +189,6 @@ become_node(uint64 cluster_id, uint32 node_id, const char *name)
 						  "VALUES ($1, $2, $3, current_user, 0)", 3, types, args, NULL, false, 0);
 	SPI_execute_with_args("INSERT INTO payshard.acceptor (cluster_id, promised, accepted_ballot) "
 						  "VALUES ($1, 0, 0)", 1, types, args, NULL, false, 0);
-	SPI_execute_with_args("INSERT INTO payshard.feed (shard, origin, incarnation, seq) "
-						  "SELECT s, 0, 0, 0 FROM generate_series(0, 1023) s ON CONFLICT DO NOTHING",
-						  0, types, args, NULL, false, 0);
 }
 
 static void
@@ -394,23 +404,17 @@ invite(PGconn *conn, NewNode *new, PsMap *map)
 	call_or_error(conn, new->name, "SELECT payshard.peer_invite($1, $2::int, $3, $4::jsonb, $5)", 5, args);
 }
 
-/* (c): the others learn how to reach the new node. */
+/* (c): all members, this one too, learn how to reach the new node. */
 static void
 define_everywhere(NewNode *new, PsMap *map)
 {
 	PsArg		args[2] = {ps_arg_text(new->name), ps_arg_text(new->conninfo)};
 
-	SPI_connect();
-	define_server(new->name, new->conninfo, ps_identity_peer_role());
-	SPI_finish();
-	CommandCounterIncrement();
 	for (int i = 0; i < map->n_nodes; i++)
 	{
 		const PsMapNode *node = &map->nodes[i];
 		PGconn	   *conn;
 
-		if (node->id == ps_map_self())
-			continue;
 		conn = ps_peer(node->id, node->name, ps_deadline(ps_call_timeout_ms));
 		if (conn == NULL)
 			ereport(ERROR,
@@ -419,6 +423,8 @@ define_everywhere(NewNode *new, PsMap *map)
 					 errhint("All nodes must be up when a node is added.")));
 		call_or_error(conn, node->name, "SELECT payshard.peer_define($1, $2)", 2, args);
 	}
+	/* this node's was committed by a connection, too: our caches must see it */
+	AcceptInvalidationMessages();
 }
 
 static PsRefusal

@@ -8,12 +8,12 @@
 
 #include "compat.h"
 
-PS_FUNCTION(payshard_create_cluster);
-PS_FUNCTION(payshard_add_node);
-PS_FUNCTION(payshard_peer_check_settings);
-PS_FUNCTION(payshard_peer_invite);
-PS_FUNCTION(payshard_peer_define);
-PS_FUNCTION(payshard_peer_learn);
-PS_FUNCTION(payshard_fdw_validator);
+PS_DECLARE(payshard_create_cluster);
+PS_DECLARE(payshard_add_node);
+PS_DECLARE(payshard_peer_check_settings);
+PS_DECLARE(payshard_peer_invite);
+PS_DECLARE(payshard_peer_define);
+PS_DECLARE(payshard_peer_learn);
+PS_DECLARE(payshard_fdw_validator);
 
 #endif

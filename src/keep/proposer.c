@@ -26,7 +26,10 @@
 #include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
+#include "port/pg_bitutils.h"
+#include "storage/latch.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #define PS_CONNECT_MS_MAX 1000
 

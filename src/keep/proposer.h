@@ -6,6 +6,7 @@
 #define PS_KEEP_PROPOSER_H
 
 #include "ground/state.h"
+#include "utils/timestamp.h"
 
 /* One step from ground/state.h with its arguments; called on a scratch copy,
  * perhaps several times. */

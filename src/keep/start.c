@@ -15,6 +15,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "ground/step.h"
 #include "keep/proposer.h"
 #include "keep/start.h"
 #include "miscadmin.h"
@@ -24,9 +25,14 @@
 #include "node/settings.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "write/queue.h"
 
+PS_FUNCTION(payshard_incarnation);
+
 #define PS_START_TIMEOUT_MS 10000
+#define PS_RESTART_MS 1000
 
 /* The boot counter of this run of the keeper; 0 = not counted yet. */
 static uint64 boot = 0;
@@ -65,6 +71,26 @@ count_boot(void)
 	StartTransactionCommand();
 }
 
+/*
+ * Must this node take a new incarnation while its server runs?  When an
+ * outcome could not be found out (W7), or others have failed over away from it
+ * (F2) or count another start of it.
+ */
+static bool
+must_restart(void)
+{
+	PsMap	   *map;
+	PsMapNode  *node;
+
+	if (pg_atomic_read_u32(&ps_shared->needs_recovery) != 0)
+		return true;
+	if (ps_map_incarnation() == 0 || (map = ps_map_copy()) == NULL)
+		return false;
+	node = ps_map_node(map, ps_map_self());
+	return node == NULL || node->state == PS_NODE_FAILED ||
+		node->incarnation != ps_map_incarnation();
+}
+
 bool
 ps_duty_start(void)
 {
@@ -73,7 +99,7 @@ ps_duty_start(void)
 	PsMapNode  *node;
 	StartStep	step = {0};
 
-	if (pg_atomic_read_u32(&ps_shared->needs_recovery) != 0)
+	if (must_restart())
 		ps_map_set_incarnation(0);
 	if (ps_map_incarnation() != 0)
 		return false;
@@ -102,16 +128,25 @@ ps_duty_start(void)
 	return true;
 }
 
-/* Starts a process unless it runs; node 0 = the apply process. */
+/* A process that the keeper keeps running. */
+typedef struct Process
+{
+	BackgroundWorkerHandle *handle;
+	TimestampTz started_at;
+} Process;
+
+/* Starts a process unless it runs, or was started less than a second ago. */
 static void
-start_process(const char *function, const char *name, uint32 node,
-			  BackgroundWorkerHandle **handle)
+start_process(const char *function, const char *name, uint32 node, Process *process)
 {
 	BackgroundWorker worker = {0};
 	pid_t		pid;
 
-	if (*handle && GetBackgroundWorkerPid(*handle, &pid) != BGWH_STOPPED)
+	if (process->handle && GetBackgroundWorkerPid(process->handle, &pid) != BGWH_STOPPED)
 		return;
+	if (!TimestampDifferenceExceeds(process->started_at, GetCurrentTimestamp(), PS_RESTART_MS))
+		return;
+	process->started_at = GetCurrentTimestamp();
 	snprintf(worker.bgw_name, BGW_MAXLEN, "payshard %s", name);
 	snprintf(worker.bgw_type, BGW_MAXLEN, "payshard %s", name);
 	strlcpy(worker.bgw_library_name, "payshard", BGW_MAXLEN);
@@ -121,7 +156,7 @@ start_process(const char *function, const char *name, uint32 node,
 	worker.bgw_restart_time = BGW_NEVER_RESTART;	/* the keeper does it */
 	worker.bgw_main_arg = UInt32GetDatum(node);
 	worker.bgw_notify_pid = MyProcPid;
-	if (!RegisterDynamicBackgroundWorker(&worker, handle))
+	if (!RegisterDynamicBackgroundWorker(&worker, &process->handle))
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("could not start process \"%s\"", worker.bgw_name),
@@ -131,8 +166,8 @@ start_process(const char *function, const char *name, uint32 node,
 bool
 ps_duty_processes(void)
 {
-	static BackgroundWorkerHandle *applier = NULL;
-	static BackgroundWorkerHandle *senders[PS_NODES_MAX];
+	static Process applier;
+	static Process senders[PS_NODES_MAX];
 	MemoryContext old;
 	PsMap	   *map;
 
@@ -149,4 +184,11 @@ ps_duty_processes(void)
 							  map->nodes[i].id, &senders[map->nodes[i].id]);
 	MemoryContextSwitchTo(old);
 	return false;
+}
+
+/* incarnation() */
+Datum
+payshard_incarnation(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(ps_shared ? ps_map_incarnation() : 0);
 }

@@ -6,6 +6,9 @@
 #ifndef PS_KEEP_START_H
 #define PS_KEEP_START_H
 
+#include "compat.h"
 #include "keep/duties.h"
+
+PS_DECLARE(payshard_incarnation);
 
 #endif

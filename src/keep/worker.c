@@ -74,7 +74,7 @@ keeper_gone(int code, Datum arg)
 static bool
 run_duty(int i)
 {
-	bool		again = false;
+	volatile bool again = false;
 	MemoryContext old = CurrentMemoryContext;
 
 	PG_TRY();

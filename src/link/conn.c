@@ -18,7 +18,11 @@
 #include "node/settings.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
+#include "catalog/pg_user_mapping.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/syscache.h"
+#include "utils/wait_event.h"
 
 #define PS_CONN_OPTIONS_MAX 64
 
@@ -56,27 +60,29 @@ wait_socket(PGconn *conn, int events, TimestampTz deadline)
 	return true;
 }
 
-/* Drives a started connection to its end. */
-static PGconn *
-finish_connect(PGconn *conn, TimestampTz deadline, char **error)
+/* Drives a started connection until it is open, bad, or out of time. */
+static void
+poll_connect(PGconn *conn, TimestampTz deadline)
 {
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
 
-	if (conn == NULL)
+	while (PQstatus(conn) != CONNECTION_BAD &&
+		   status != PGRES_POLLING_OK && status != PGRES_POLLING_FAILED)
 	{
-		ReleaseExternalFD();
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+		if (!wait_socket(conn, status == PGRES_POLLING_READING ?
+						 WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE, deadline))
+			break;
+		status = PQconnectPoll(conn);
 	}
+}
+
+/* The same, and no connection is left behind by an error. */
+static void
+poll_safely(PGconn *const conn, TimestampTz deadline)
+{
 	PG_TRY();
 	{
-		while (PQstatus(conn) != CONNECTION_BAD &&
-			   status != PGRES_POLLING_OK && status != PGRES_POLLING_FAILED)
-		{
-			if (!wait_socket(conn, status == PGRES_POLLING_READING ?
-							 WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE, deadline))
-				break;
-			status = PQconnectPoll(conn);
-		}
+		poll_connect(conn, deadline);
 	}
 	PG_CATCH();
 	{
@@ -84,8 +90,19 @@ finish_connect(PGconn *conn, TimestampTz deadline, char **error)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+}
 
-	if (PQstatus(conn) == CONNECTION_OK && status == PGRES_POLLING_OK)
+/* The end of opening: the connection, or NULL with *error. */
+static PGconn *
+finish_connect(PGconn *conn, TimestampTz deadline, char **error)
+{
+	if (conn == NULL)
+	{
+		ReleaseExternalFD();
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	}
+	poll_safely(conn, deadline);
+	if (PQstatus(conn) == CONNECTION_OK)
 	{
 		PQsetnonblocking(conn, 1);
 		return conn;

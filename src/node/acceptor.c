@@ -21,6 +21,9 @@
 #include "node/shared.h"
 #include "utils/builtins.h"
 
+PS_FUNCTION(payshard_peer_prepare);
+PS_FUNCTION(payshard_peer_accept);
+
 typedef struct Vote
 {
 	int64		promised;

@@ -15,7 +15,7 @@
 
 #include "compat.h"
 
-PS_FUNCTION(payshard_peer_prepare);
-PS_FUNCTION(payshard_peer_accept);
+PS_DECLARE(payshard_peer_prepare);
+PS_DECLARE(payshard_peer_accept);
 
 #endif

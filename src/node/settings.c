@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "node/settings.h"
 #include "utils/guc.h"
 

@@ -18,6 +18,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -31,6 +32,8 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -148,6 +151,22 @@ apply_ops(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 seq,
 						seq, ps_map_node_name(origin))));
 }
 
+/*
+ * On the origin itself (F1): has its own transaction committed?  One that is
+ * just ending (W7 in a live server) is waited for.
+ */
+static bool
+is_committed_here(uint32 origin, const PsRecord *record)
+{
+	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(record->xid));
+
+	if (origin != ps_map_self())
+		return false;
+	if (TransactionIdIsInProgress(xid))
+		XactLockTableWait(xid, NULL, NULL, XLTW_None);
+	return TransactionIdDidCommit(xid);
+}
+
 /* One journal row: its records after `applied` up to `limit`. */
 static uint64
 apply_batch(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 applied,
@@ -167,7 +186,8 @@ apply_batch(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 applie
 			*stop = true;
 			return applied;
 		}
-		if (record.kind == PS_RECORD_ENTRY && !ps_journal_is_aborted(aborted, record.ref_seq))
+		if (record.kind == PS_RECORD_ENTRY && !ps_journal_is_aborted(aborted, record.ref_seq) &&
+			!is_committed_here(origin, &record))
 		{
 			apply_ops(targets, origin, incarnation, record.seq, record.ops, record.ops_bytes);
 			ps_dirty_record_ops(record.ops, record.ops_bytes);
@@ -290,33 +310,28 @@ apply_origin(uint32 id)
 	return now_applied > applied;
 }
 
-/* All origins once; errors are logged and tried again later. */
+/* One origin; an error is logged, and *failed set: it is tried again later. */
 static bool
-apply_all(bool *failed)
+try_origin(uint32 id, bool *failed)
 {
+	MemoryContext old = CurrentMemoryContext;
 	volatile bool more = false;
 
-	*failed = false;
-	for (uint32 id = 1; id < PS_NODES_MAX; id++)
+	PG_TRY();
 	{
-		MemoryContext old = CurrentMemoryContext;
-
-		PG_TRY();
-		{
-			more |= apply_origin(id);
-		}
-		PG_CATCH();
-		{
-			MemoryContextSwitchTo(old);
-			EmitErrorReport();
-			FlushErrorState();
-			AbortCurrentTransaction();
-			*failed = true;
-			feeds_generation = 0;
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(old);
+		more = apply_origin(id);
 	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(old);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		*failed = true;
+		feeds_generation = 0;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
 	return more;
 }
 
@@ -352,12 +367,13 @@ payshard_apply_main(Datum arg)
 	turn = AllocSetContextCreate(TopMemoryContext, "payshard apply", ALLOCSET_DEFAULT_SIZES);
 	while (!ShutdownRequestPending)
 	{
-		bool		failed;
-		bool		more;
+		bool		failed = false;
+		bool		more = false;
 
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
-		more = apply_all(&failed);
+		for (uint32 id = 1; id < PS_NODES_MAX; id++)
+			more |= try_origin(id, &failed);
 		CHECK_FOR_INTERRUPTS();
 		if (more && !failed)
 			continue;

@@ -18,6 +18,10 @@
 #include "write/capture.h"
 #include "write/row.h"
 
+PS_FUNCTION(payshard_capture);
+PS_FUNCTION(payshard_capture_truncate);
+PS_FUNCTION(payshard_peer_capture_off);
+
 #define PS_CHUNK_BYTES (128 * 1024)
 
 bool		ps_capture_off = false;

@@ -10,9 +10,9 @@
 #include "lib/stringinfo.h"
 #include "write/queue.h"
 
-PS_FUNCTION(payshard_capture);
-PS_FUNCTION(payshard_capture_truncate);
-PS_FUNCTION(payshard_peer_capture_off);
+PS_DECLARE(payshard_capture);
+PS_DECLARE(payshard_capture_truncate);
+PS_DECLARE(payshard_peer_capture_off);
 
 /*
  * Rows written while this is true are not captured: they are themselves what

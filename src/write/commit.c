@@ -32,6 +32,7 @@
 #include "node/settings.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
+#include "utils/wait_event.h"
 #include "write/capture.h"
 #include "write/commit.h"
 #include "write/dirty.h"

@@ -24,7 +24,9 @@
 #include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
+#include "port/pg_bitutils.h"
 #include "port/pg_bswap.h"
+#include "utils/wait_event.h"
 #include "ground/wire.h"
 #include "write/queue.h"
 

@@ -21,6 +21,9 @@
 #include "write/journal.h"
 #include "write/receiver.h"
 
+PS_FUNCTION(payshard_peer_hello);
+PS_FUNCTION(payshard_peer_journal);
+
 static bytea *
 answer(uint8 status, uint32 origin, const char *why)
 {

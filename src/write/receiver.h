@@ -21,7 +21,7 @@
 #define PS_RECEIVE_REFUSED 'R'	/* you are no member, or not of this incarnation */
 #define PS_RECEIVE_HEADER_BYTES 33
 
-PS_FUNCTION(payshard_peer_hello);
-PS_FUNCTION(payshard_peer_journal);
+PS_DECLARE(payshard_peer_hello);
+PS_DECLARE(payshard_peer_journal);
 
 #endif

@@ -20,6 +20,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "ground/wire.h"
 #include "catalog/pg_type.h"
 #include "libpq-fe.h"
 #include "link/conn.h"
@@ -33,6 +34,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "write/queue.h"
 #include "write/receiver.h"
