@@ -90,6 +90,12 @@ CREATE TABLE payshard.feed (
 );
 COMMENT ON TABLE payshard.feed IS 'per shard that was copied to this node: entries of that stream up to seq are in the copy and not applied (J2); copying: the copy is under way, entries for the shard wait';
 
+CREATE TABLE payshard.full_copy (
+	shard int PRIMARY KEY,
+	reason text NOT NULL
+);
+COMMENT ON TABLE payshard.full_copy IS 'shards of which this node has nothing (reason: not held), or nothing to be trusted: if its placement joins, it gets all rows';
+
 CREATE TABLE payshard.divergent_rows (
 	at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	table_id bigint NOT NULL,
@@ -193,3 +199,23 @@ COMMENT ON FUNCTION payshard.incarnation() IS 'number of this start of the node,
 CREATE FUNCTION payshard.failover(node text, force boolean DEFAULT false, partial boolean DEFAULT false) RETURNS int
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_failover';
 COMMENT ON FUNCTION payshard.failover IS 'gives the shards of a lost node to other primaries, after all that it committed is settled (F2 to F5); refuses when the node answers (force), or when it holds the only copy of a shard (partial: fail over the others); returns how many shards got a new primary';
+
+----------------------------------------------------------------------
+-- Rejoin
+----------------------------------------------------------------------
+
+CREATE FUNCTION payshard.peer_join_begin(shards int[], origin int, incarnation bigint, seq bigint) RETURNS void
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_join_begin';
+CREATE FUNCTION payshard.peer_join_keys(shards int[], OUT shard int, OUT table_id bigint, OUT key bytea) RETURNS SETOF record
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_join_keys';
+CREATE FUNCTION payshard.peer_copy(ops bytea) RETURNS void
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_copy';
+CREATE FUNCTION payshard.peer_join_copied(shards int[]) RETURNS void
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_join_copied';
+CREATE FUNCTION payshard.peer_take_dirty(node int, shard int, table_id bigint, key bytea) RETURNS void
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_take_dirty';
+CREATE FUNCTION payshard.rebuild_node(node text) RETURNS void
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_rebuild_node';
+COMMENT ON FUNCTION payshard.rebuild_node IS 'gives all placements of a node, but those it is primary of, a full copy; refused where it holds the only copy in sync';
+CREATE FUNCTION payshard.peer_await_applied(origin int, incarnation bigint, seq bigint, timeout_ms int) RETURNS boolean
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_await_applied';

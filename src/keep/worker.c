@@ -46,6 +46,7 @@ static const struct
 	{"processes", ps_duty_processes},
 	{"recover", ps_duty_recover},
 	{"leave", ps_duty_leave},
+	{"notes", ps_duty_notes},
 	{"rejoin", ps_duty_rejoin},
 };
 

@@ -12,6 +12,10 @@
  * "Decided" never goes beyond what is journaled here: a joining node may hear
  * that a seq is decided before it has it.
  *
+ * What is skipped because the placement is out was perhaps committed while it
+ * was not: its key is noted as dirty for this node itself, or the copy that
+ * takes the placement back would not bring it (J2).
+ *
  * A shard's feed says from where on its placement follows a stream: entries up
  * to there are in the copy it got (J2, J3).  While the copy is under way,
  * entries for that shard, and so all that follow in the stream, wait.
@@ -62,8 +66,9 @@ static uint64 feeds_generation = 0; /* of the copy above; 0 = not read yet */
 typedef enum Verdict
 {
 	APPLY,
-	SKIP,
-	STALL,
+	SKIP,						/* not ours, or in the copy */
+	NOTE,						/* not now, but a later copy must bring it */
+	STALL,						/* not before the copy is complete */
 } Verdict;
 
 static void
@@ -107,10 +112,12 @@ judge(int shard, uint32 origin, uint64 incarnation, uint64 seq)
 	if (!ps_map_shard(shard, &state))
 		return SKIP;
 	placement = ps_map_placement(&state, ps_map_self());
-	if (placement == PS_PLACEMENT_NONE || placement == PS_PLACEMENT_OUT)
+	if (placement == PS_PLACEMENT_NONE)
 		return SKIP;
+	if (placement == PS_PLACEMENT_OUT)
+		return NOTE;
 	if (feed->origin == origin && feed->incarnation == incarnation && seq <= feed->seq)
-		return SKIP;
+		return feed->copying ? NOTE : SKIP;
 	if (feed->copying)
 		return STALL;
 	return APPLY;
@@ -135,7 +142,11 @@ apply_ops(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 seq,
 	ps_reader_init(&reader, ops, bytes);
 	while (ps_op_next(&reader, &op))
 	{
-		if (judge(op.shard, origin, incarnation, seq) != APPLY)
+		Verdict		verdict = judge(op.shard, origin, incarnation, seq);
+
+		if (verdict == NOTE)
+			ps_dirty_record_op(ps_map_self(), &op);
+		if (verdict != APPLY)
 			continue;
 		if (!ps_target_change(targets, &op))
 			ereport(ERROR,

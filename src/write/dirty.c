@@ -97,6 +97,12 @@ record_op(PsNodeSet out, const PsOp *op)
 }
 
 void
+ps_dirty_record_op(uint32 node, const PsOp *op)
+{
+	record_op(PS_NODE_BIT(node), op);
+}
+
+void
 ps_dirty_record_ops(const uint8 *ops, size_t bytes)
 {
 	PsReader	reader;

@@ -18,6 +18,10 @@
  */
 extern void ps_dirty_record_ops(const uint8 *ops, size_t bytes);
 
+/* Records the keys of one operation for one node. */
+struct PsOp;
+extern void ps_dirty_record_op(uint32 node, const struct PsOp *op);
+
 /* Records one key tuple, or with key = NULL all keys of the shard. */
 extern void ps_dirty_record_key(uint32 node, int shard, uint32 table_id,
 								const void *key, size_t bytes);

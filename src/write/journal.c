@@ -33,6 +33,9 @@ static struct
 	uint64		last_seq;
 }			pending;
 
+/* payshard.feed was changed in this transaction. */
+static bool feeds_changed = false;
+
 static void
 lock_origin(uint32 key)
 {
@@ -241,10 +244,22 @@ ps_journal_pending(uint32 origin, uint64 incarnation, uint64 last_seq)
 }
 
 void
+ps_journal_feeds_changed(void)
+{
+	feeds_changed = true;
+}
+
+void
 ps_journal_at_commit(void)
 {
 	PsSharedOrigin *origin;
 
+	if (feeds_changed)
+	{
+		pg_atomic_fetch_add_u64(&ps_shared->feed_generation, 1);
+		feeds_changed = false;
+		ps_wake_applier();
+	}
 	if (pending.origin == 0)
 		return;
 	origin = &ps_shared->origins[pending.origin];
@@ -256,5 +271,6 @@ ps_journal_at_commit(void)
 void
 ps_journal_at_abort(void)
 {
+	feeds_changed = false;
 	pending.origin = 0;
 }

@@ -45,6 +45,7 @@ extern bool ps_journal_is_aborted(const PsAborted *aborted, uint64 first_seq);
 extern void ps_journal_prune(uint32 origin, uint64 incarnation, uint64 seq);
 
 /* What a commit makes durable is told to others only then. */
+extern void ps_journal_feeds_changed(void);
 extern void ps_journal_pending(uint32 origin, uint64 incarnation, uint64 last_seq);
 extern void ps_journal_at_commit(void);
 extern void ps_journal_at_abort(void);

@@ -12,7 +12,6 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "commands/tablecmds.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "nodes/makefuncs.h"
@@ -230,11 +229,18 @@ change_update(PsTargets *targets, Target *target)
 	}
 }
 
+/*
+ * Row by row: the server's own TRUNCATE refuses a table that a foreign key
+ * points to, even when that table was truncated along with it on the primary.
+ */
 static void
-truncate_target(Target *target)
+truncate_target(PsTargets *targets, Target *target)
 {
-	ExecuteTruncateGuts(list_make1(target->rel), list_make1_oid(RelationGetRelid(target->rel)),
-						NIL, DROP_RESTRICT, false);
+	TableScanDesc scan = table_beginscan(target->rel, GetActiveSnapshot(), 0, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, target->found))
+		delete_row(targets, target);
+	table_endscan(scan);
 }
 
 bool
@@ -266,7 +272,7 @@ ps_target_change(PsTargets *targets, const PsOp *op)
 				keep_divergent(target, "a row to be deleted was missing", false);
 			break;
 		case PS_OP_TRUNCATE:
-			truncate_target(target);
+			truncate_target(targets, target);
 			break;
 	}
 	MemoryContextSwitchTo(old);

@@ -1,0 +1,280 @@
+/*
+ * join.c
+ *		What does a node do while its placements join (J2 to J4)?
+ *
+ * Per shard: OUT -> (begin) COPYING -> (copied) FOLLOWING.  COPYING is the flag
+ * in payshard.feed: entries up to feed.seq are noted, later ones wait (apply.c).
+ * The copy, the end of the flag and the discarding of what it replaces - notes
+ * of dirty keys of this node's own - are one transaction (J2): cut anywhere,
+ * all keys are still known.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "ground/wire.h"
+#include "miscadmin.h"
+#include "node/fault.h"
+#include "node/map.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+#include "utils/wait_event.h"
+#include "node/relation.h"
+#include "access/table.h"
+#include "write/capture.h"
+#include "write/dirty.h"
+#include "write/join.h"
+#include "write/journal.h"
+#include "write/row.h"
+#include "write/target.h"
+
+PS_FUNCTION(payshard_peer_join_begin);
+PS_FUNCTION(payshard_peer_join_keys);
+PS_FUNCTION(payshard_peer_copy);
+PS_FUNCTION(payshard_peer_join_copied);
+PS_FUNCTION(payshard_peer_await_applied);
+PS_FUNCTION(payshard_peer_take_dirty);
+
+static void
+require_peer(void)
+{
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for a function of payshard's peers")));
+	ps_map_require_cluster();
+}
+
+/* Runs one statement with an int[] and up to three numbers as arguments. */
+static uint64
+run_for_shards(const char *sql, Datum shards, int n, int64 a, int64 b, int64 c)
+{
+	Oid			types[4] = {INT4ARRAYOID, INT8OID, INT8OID, INT8OID};
+	Datum		values[4] = {shards, Int64GetDatum(a), Int64GetDatum(b), Int64GetDatum(c)};
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_execute_with_args(sql, n, types, values, NULL, false, 0);
+	PopActiveSnapshot();
+	return SPI_processed;
+}
+
+/* peer_join_begin(shards, origin, incarnation, seq) */
+Datum
+payshard_peer_join_begin(PG_FUNCTION_ARGS)
+{
+	require_peer();
+	ps_journal_lock_apply(PG_GETARG_INT32(1));
+	PS_FAULT("join.begin");
+	SPI_connect();
+	run_for_shards("INSERT INTO payshard.feed (shard, origin, incarnation, seq, copying) "
+				   "SELECT s, $2, $3, $4, true FROM unnest($1) s "
+				   "ON CONFLICT (shard) DO UPDATE SET origin = $2, incarnation = $3, seq = $4, copying = true",
+				   PG_GETARG_DATUM(0), 4, PG_GETARG_INT32(1), PG_GETARG_INT64(2), PG_GETARG_INT64(3));
+	SPI_finish();
+	ps_journal_feeds_changed();
+	ForceSyncCommit();
+	PG_RETURN_VOID();
+}
+
+/* Is a shard in a sorted or unsorted list? */
+static bool
+contains(const int *shards, int n, int shard)
+{
+	for (int i = 0; i < n; i++)
+		if (shards[i] == shard)
+			return true;
+	return false;
+}
+
+static void
+put_key(ReturnSetInfo *set, int shard, int64 table_id, const void *key, size_t bytes)
+{
+	Datum		values[3];
+	bool		nulls[3] = {false, false, false};
+
+	values[0] = Int32GetDatum(shard);
+	values[1] = Int64GetDatum(table_id);
+	values[2] = PointerGetDatum(cstring_to_text_with_len(key, bytes));
+	tuplestore_putvalues(set->setResult, set->setDesc, values, nulls);
+}
+
+/* The keys of one operation in the tail. */
+static void
+put_op_keys(ReturnSetInfo *set, const PsOp *op)
+{
+	Oid			parent;
+	Relation	rel;
+	StringInfoData key;
+
+	if (op->kind == PS_OP_TRUNCATE)
+		put_key(set, op->shard, 0, "", 0);
+	if (op->n_key > 0)
+		put_key(set, op->shard, op->table_id, op->key, op->key_bytes);
+	if (op->n_row == 0 || !OidIsValid(parent = ps_relation_by_id(op->table_id)))
+		return;
+	rel = table_open(ps_relation_partition(parent, op->shard), AccessShareLock);
+	initStringInfo(&key);
+	if (ps_row_key_of(&key, ps_row_format(rel), op->row, op->row_bytes))
+		put_key(set, op->shard, op->table_id, key.data, key.len);
+	table_close(rel, AccessShareLock);
+}
+
+/* All keys in the journal that are of these shards, decided or not (J2). */
+static void
+put_tail_keys(ReturnSetInfo *set, const int *shards, int n_shards)
+{
+	bool		isnull;
+	uint64		n;
+	SPITupleTable *table;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_execute("SELECT records FROM payshard.journal", true, 0);
+	n = SPI_processed;
+	table = SPI_tuptable;
+	for (uint64 i = 0; i < n; i++)
+	{
+		bytea	   *records = DatumGetByteaPP(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull));
+		PsReader	reader;
+		PsRecord	record;
+
+		ps_reader_init(&reader, VARDATA_ANY(records), VARSIZE_ANY_EXHDR(records));
+		while (ps_record_next(&reader, &record))
+		{
+			PsReader	ops;
+			PsOp		op;
+
+			ps_reader_init(&ops, record.ops, record.ops_bytes);
+			while (ps_op_next(&ops, &op))
+				if (contains(shards, n_shards, op.shard))
+					put_op_keys(set, &op);
+		}
+	}
+	PopActiveSnapshot();
+}
+
+/* peer_join_keys(shards) */
+Datum
+payshard_peer_join_keys(PG_FUNCTION_ARGS)
+{
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
+	ReturnSetInfo *set = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		isnull;
+	uint64		n;
+	SPITupleTable *table;
+
+	require_peer();
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	n = run_for_shards("SELECT shard, table_id, key FROM payshard.dirty_key "
+					   "WHERE node = (SELECT node_id FROM payshard.node_self) AND shard = ANY ($1) "
+					   "UNION ALL SELECT shard, 0, '' FROM payshard.full_copy WHERE shard = ANY ($1)",
+					   PointerGetDatum(array), 1, 0, 0, 0);
+	table = SPI_tuptable;
+	for (uint64 i = 0; i < n; i++)
+	{
+		bytea	   *key = DatumGetByteaPP(SPI_getbinval(table->vals[i], table->tupdesc, 3, &isnull));
+
+		put_key(set, DatumGetInt32(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)),
+				DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 2, &isnull)),
+				VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	}
+	put_tail_keys(set, (int *) ARR_DATA_PTR(array), ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)));
+	SPI_finish();
+	return (Datum) 0;
+}
+
+/* peer_copy(ops) */
+Datum
+payshard_peer_copy(PG_FUNCTION_ARGS)
+{
+	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
+	PsReader	reader;
+	PsOp		op;
+	PsTargets  *targets;
+
+	require_peer();
+	PS_FAULT("join.copy");
+	targets = ps_targets_begin();
+	ps_reader_init(&reader, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+	while (ps_op_next(&reader, &op))
+	{
+		bool		here;
+
+		if (op.kind == PS_OP_DELETE)
+			here = ps_target_delete_key(targets, op.table_id, op.shard, op.key, op.key_bytes);
+		else
+			here = ps_target_change(targets, &op);
+		if (!here)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("distributed table %u is not on this node yet", op.table_id)));
+	}
+	ps_targets_end(targets);
+	if (reader.bad)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("rows of a copy are damaged")));
+	PG_RETURN_VOID();
+}
+
+/* peer_join_copied(shards) */
+Datum
+payshard_peer_join_copied(PG_FUNCTION_ARGS)
+{
+	Datum		shards = PG_GETARG_DATUM(0);
+
+	require_peer();
+	PS_FAULT("join.before_copied");
+	SPI_connect();
+	run_for_shards("UPDATE payshard.feed SET copying = false WHERE shard = ANY ($1)", shards, 1, 0, 0, 0);
+	run_for_shards("DELETE FROM payshard.dirty_key WHERE shard = ANY ($1) "
+				   "AND node = (SELECT node_id FROM payshard.node_self)", shards, 1, 0, 0, 0);
+	run_for_shards("DELETE FROM payshard.full_copy WHERE shard = ANY ($1)", shards, 1, 0, 0, 0);
+	SPI_finish();
+	ps_journal_feeds_changed();
+	ForceSyncCommit();
+	PG_RETURN_VOID();
+}
+
+/* peer_take_dirty(node, shard, table_id, key) */
+Datum
+payshard_peer_take_dirty(PG_FUNCTION_ARGS)
+{
+	bytea	   *key = PG_GETARG_BYTEA_PP(3);
+	int64		table_id = PG_GETARG_INT64(2);
+
+	require_peer();
+	ps_dirty_record_key(PG_GETARG_INT32(0), PG_GETARG_INT32(1), (uint32) table_id,
+						table_id == 0 ? NULL : VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	PG_RETURN_VOID();
+}
+
+/* peer_await_applied(origin, incarnation, seq, timeout_ms) */
+Datum
+payshard_peer_await_applied(PG_FUNCTION_ARGS)
+{
+	PsSharedOrigin *origin = &ps_shared->origins[PG_GETARG_INT32(0) % PS_NODES_MAX];
+	uint64		incarnation = PG_GETARG_INT64(1);
+	uint64		seq = PG_GETARG_INT64(2);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PG_GETARG_INT32(3));
+
+	require_peer();
+	for (;;)
+	{
+		if (pg_atomic_read_u64(&origin->incarnation) != incarnation)
+			PG_RETURN_BOOL(false);
+		if (pg_atomic_read_u64(&origin->applied_seq) >= seq)
+			PG_RETURN_BOOL(true);
+		if (GetCurrentTimestamp() > deadline)
+			PG_RETURN_BOOL(false);
+		ps_wake_applier();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
