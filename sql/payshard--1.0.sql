@@ -207,6 +207,9 @@ CREATE TABLE payshard.ddl_log (
 );
 COMMENT ON TABLE payshard.ddl_log IS 'DDL that ran on all nodes in one transaction (R4); on the node where it was issued the committed row is the decision';
 
+CREATE SEQUENCE payshard.table_number MAXVALUE 16777215;
+COMMENT ON SEQUENCE payshard.table_number IS 'numbers of tables made on this node: lower 24 bits of a table id, never used again';
+
 CREATE FUNCTION payshard.peer_ddl_begin(gid text, role name, statement text) RETURNS void
 	LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -319,7 +322,6 @@ DECLARE
 	was_distributed boolean;
 BEGIN
 	SELECT * INTO c FROM pg_class WHERE oid = rel;
-	t := format('%I.%I', c.relnamespace::regnamespace::text, c.relname);
 	SELECT format('%I.%I', n.nspname, c.relname) INTO t FROM pg_namespace n WHERE n.oid = c.relnamespace;
 	owner := quote_ident(pg_get_userbyid(c.relowner));
 	was_distributed := c.relkind = 'p';
