@@ -328,6 +328,7 @@ ps_allnodes_script_here(const char *script)
 	SetUserIdAndSecContext(user, context);
 }
 
+PS_FUNCTION(payshard_peer_ddl);
 /* peer_ddl(script, role, search_path); role '' = as we are */
 Datum
 payshard_peer_ddl(PG_FUNCTION_ARGS)

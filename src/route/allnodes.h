@@ -13,8 +13,6 @@
 #include "access/xact.h"
 #include "link/conn.h"
 
-PS_FUNCTION(payshard_peer_ddl);
-
 /*
  * ps_allnodes_begin
  *		Opens the transaction on every other node of the map and takes the lock

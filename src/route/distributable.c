@@ -43,7 +43,7 @@ static const Reason of_relation[] = {
 		"SELECT format('\"%s\" is not an ordinary table', c.relname), "
 		"format('It is a %s.', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' "
 		"WHEN 'f' THEN 'foreign table' WHEN 'S' THEN 'sequence' WHEN 'p' THEN 'partitioned table' "
-		"WHEN 'i' THEN 'index' ELSE 'relation of kind ' || c.relkind END), "
+		"WHEN 'i' THEN 'index' ELSE 'relation of another kind' END), "
 	"'Only ordinary tables can be distributed.'" FROM_TABLE "c.relkind <> 'r'"},
 	{NOT_SUPPORTED,
 		"SELECT format('table \"%s\" cannot be distributed', c.relname), 'It is a table of the system or of payshard itself.', NULL"

@@ -166,6 +166,7 @@ require_superuser(const char *what)
 				 errmsg("permission denied for %s", what)));
 }
 
+PS_FUNCTION(payshard_peer_load);
 /* peer_load(relation, columns, rows) */
 Datum
 payshard_peer_load(PG_FUNCTION_ARGS)
@@ -452,6 +453,7 @@ sink_to_result(void *arg, StringInfo line)
 	pfree(DatumGetPointer(value));
 }
 
+PS_FUNCTION(payshard_peer_rows);
 /* peer_rows(relation, shard) -> setof line */
 Datum
 payshard_peer_rows(PG_FUNCTION_ARGS)

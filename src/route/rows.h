@@ -9,9 +9,6 @@
 #include "compat.h"
 #include "nodes/pg_list.h"
 
-PS_FUNCTION(payshard_peer_load);
-PS_FUNCTION(payshard_peer_rows);
-
 /* Columns that are stored as given (no generated ones): a list of char *. */
 extern List *ps_rows_columns(Oid relid);
 
