@@ -16,6 +16,7 @@
 #include "node/map.h"
 #include "node/settings.h"
 #include "node/shared.h"
+#include "route/allnodes.h"
 #include "write/commit.h"
 #include "write/queue.h"
 
@@ -35,6 +36,11 @@ _PG_init(void)
 	ps_shared_install();
 	ps_fault_install();
 	ps_map_adopted = ps_queue_map_adopted;
+	/* run in reverse: DDL is prepared elsewhere before the write-set is enqueued,
+	 * and committed there after the commit's critical section */
+	RegisterXactCallback(ps_allnodes_at_end, NULL);
 	ps_commit_install();
+	RegisterXactCallback(ps_allnodes_pre_commit, NULL);
+	RegisterSubXactCallback(ps_allnodes_subxact, NULL);
 	ps_keeper_register();
 }

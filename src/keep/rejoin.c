@@ -314,9 +314,11 @@ own_digests(void)
 	for (int i = 0; i < join.n; i++)
 	{
 		PsDigest	digest;
+		char		text[PS_DIGEST_TEXT_BYTES];
 
 		ps_digest_shard(join.shards[i], &digest);
-		appendStringInfo(&buf, "%d %s\n", join.shards[i], ps_digest_text(&digest));
+		ps_digest_text(&digest, text);
+		appendStringInfo(&buf, "%d %s\n", join.shards[i], text);
 	}
 	return buf.data;
 }
