@@ -509,3 +509,5 @@ COMMENT ON FUNCTION payshard.nodes_for(regclass, "any") IS 'the nodes that hold 
 REVOKE ALL ON FUNCTION payshard.peer_ddl_begin, payshard.peer_ddl_outcome, payshard.peer_ddl, payshard.peer_register,
 	payshard.peer_unregister, payshard.peer_load, payshard.peer_rows, payshard.table_sequences, payshard.sequence_floors,
 	payshard.sequence_options, payshard.ddl_grants, payshard.table_ddl_before, payshard.table_ddl_after FROM PUBLIC;
+CREATE FUNCTION payshard.peer_digest(shards int[], OUT shard int, OUT rows bigint, OUT digest text) RETURNS SETOF record
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_digest';

@@ -64,9 +64,9 @@ typedef struct Join
 	int			n;
 	bool		flags[PS_SHARDS_MAX];	/* the same, as the steps want it */
 	uint64		incarnation;	/* ours, during which all this holds */
-} Join;
+} PlacementJoin;
 
-static Join join;
+static PlacementJoin join;
 static bool gate_is_shut = false;
 static bool outcome_is_open = false;	/* amid (h) */
 

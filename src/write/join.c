@@ -27,6 +27,7 @@
 #include "node/relation.h"
 #include "access/table.h"
 #include "write/capture.h"
+#include "write/digest.h"
 #include "write/dirty.h"
 #include "write/join.h"
 #include "write/journal.h"
@@ -39,6 +40,7 @@ PS_FUNCTION(payshard_peer_copy);
 PS_FUNCTION(payshard_peer_join_copied);
 PS_FUNCTION(payshard_peer_await_applied);
 PS_FUNCTION(payshard_peer_take_dirty);
+PS_FUNCTION(payshard_peer_digest);
 
 static void
 require_peer(void)
@@ -277,4 +279,32 @@ payshard_peer_await_applied(PG_FUNCTION_ARGS)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+/* peer_digest(shards) */
+Datum
+payshard_peer_digest(PG_FUNCTION_ARGS)
+{
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
+	ReturnSetInfo *set = (ReturnSetInfo *) fcinfo->resultinfo;
+	int		   *shards = (int *) ARR_DATA_PTR(array);
+	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+
+	require_peer();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < n; i++)
+	{
+		PsDigest	digest;
+		char		text[PS_DIGEST_TEXT_BYTES];
+		Datum		values[3];
+		bool		nulls[3] = {false, false, false};
+
+		ps_digest_shard(shards[i], &digest);
+		ps_digest_text(&digest, text);
+		values[0] = Int32GetDatum(shards[i]);
+		values[1] = Int64GetDatum(digest.rows);
+		values[2] = CStringGetTextDatum(text);
+		tuplestore_putvalues(set->setResult, set->setDesc, values, nulls);
+	}
+	return (Datum) 0;
 }

@@ -14,6 +14,7 @@
  *		the copy is complete; to be called in the transaction that made it
  *	payshard.peer_take_dirty(node, shard, table_id, key)
  *		one dirty key of another node that is out, as the primary knows it (J3)
+ *	payshard.peer_digest(shards) -> setof (shard, rows, digest)
  *	payshard.peer_await_applied(origin, incarnation, seq, timeout_ms)
  *		-> is all that is journaled of the stream up to seq applied?
  */
@@ -28,5 +29,6 @@ PS_DECLARE(payshard_peer_copy);
 PS_DECLARE(payshard_peer_join_copied);
 PS_DECLARE(payshard_peer_await_applied);
 PS_DECLARE(payshard_peer_take_dirty);
+PS_DECLARE(payshard_peer_digest);
 
 #endif
