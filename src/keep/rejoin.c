@@ -55,7 +55,7 @@ PS_FUNCTION(payshard_rebuild_node);
 #define PS_DRAIN_TIMEOUT_MS 5000
 #define PS_REJOIN_TIMEOUT_MS 60000
 
-typedef struct Join
+typedef struct PlacementJoin
 {
 	uint32		node;
 	char		name[PS_NAME_MAX];
