@@ -20,6 +20,7 @@
 #include "storage/shmem.h"
 #include "storage/spin.h"
 #include "utils/builtins.h"
+#include "utils/wait_event.h"
 
 #define PS_FAULTS_MAX 32
 #define PS_FAULT_NAME 64
