@@ -192,6 +192,8 @@ CREATE FUNCTION payshard.peer_settle_journal(origin int, epoch bigint, incarnati
 CREATE FUNCTION payshard.peer_settle_apply(origin int, epoch bigint, incarnation bigint) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_settle_apply';
 
+CREATE FUNCTION payshard.peer_heard(node int) RETURNS bigint
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_heard';
 CREATE FUNCTION payshard.incarnation() RETURNS bigint
 	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_incarnation';
 COMMENT ON FUNCTION payshard.incarnation() IS 'number of this start of the node, issued by the map register (M3); 0 while it serves nothing';

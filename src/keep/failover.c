@@ -215,7 +215,8 @@ step_lead(PsMap *map, void *arg)
 static bool
 is_silent(uint32 id)
 {
-	TimestampTz heard = pg_atomic_read_u64(&ps_shared->peers[id].heard_at);
+	TimestampTz heard = Max(pg_atomic_read_u64(&ps_shared->peers[id].heard_at),
+							pg_atomic_read_u64(&ps_shared->started_at));
 
 	return id != ps_map_self() &&
 		TimestampDifferenceExceeds(heard, GetCurrentTimestamp(), 2 * ps_peer_timeout_ms);

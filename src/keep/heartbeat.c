@@ -9,12 +9,14 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "ground/step.h"
 #include "keep/heartbeat.h"
 #include "keep/proposer.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "utils/timestamp.h"
+#include "write/dirty.h"
 
 static PsRefusal
 step_leave(PsMap *map, void *arg)
@@ -29,6 +31,31 @@ is_late(uint32 id)
 	uint64		since = pg_atomic_read_u64(&ps_shared->peers[id].waiting_since);
 
 	return since != 0 && TimestampDifferenceExceeds(since, GetCurrentTimestamp(), ps_peer_timeout_ms);
+}
+
+/*
+ * A node that came back without what it had acked: everything is dirty for it,
+ * durably, before it leaves; then it gets full copies.
+ */
+static bool
+note_lost(uint32 id)
+{
+	PsMap	   *map;
+
+	if (!ps_shared->peers[id].has_lost)
+		return false;
+	ereport(WARNING,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("payshard: node \"%s\" has lost journal entries that it had acked", ps_map_node_name(id)),
+			 errdetail("Its data directory is not the one it had; it gets full copies.")));
+	map = ps_map_copy();
+	for (int s = 0; s < map->n_shards; s++)
+		if (map->shards[s].primary == ps_map_self() &&
+			ps_map_placement(&map->shards[s], id) != PS_PLACEMENT_NONE)
+			ps_dirty_record_key(id, s, 0, NULL, 0);
+	CommitTransactionCommand();
+	StartTransactionCommand();
+	return true;
 }
 
 bool
@@ -46,7 +73,7 @@ ps_duty_leave(void)
 			continue;
 		if (pg_atomic_read_u64(&ps_shared->peers[id].waiting_since) != 0)
 			again = true;
-		if (!is_late(id))
+		if (!note_lost(id) && !is_late(id))
 			continue;
 		(void) ps_propose(step_leave, &id, psprintf("node %s does not answer node %s",
 													ps_map_node_name(id), ps_map_node_name(ps_map_self())),

@@ -16,8 +16,12 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "ground/step.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "keep/proposer.h"
 #include "keep/start.h"
+#include "libpq-fe.h"
+#include "link/conn.h"
 #include "miscadmin.h"
 #include "node/fault.h"
 #include "node/identity.h"
@@ -26,10 +30,13 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "utils/memutils.h"
+#include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "write/queue.h"
 
 PS_FUNCTION(payshard_incarnation);
+PS_FUNCTION(payshard_peer_heard);
 
 #define PS_START_TIMEOUT_MS 10000
 #define PS_RESTART_MS 1000
@@ -40,8 +47,53 @@ static uint64 boot = 0;
 typedef struct StartStep
 {
 	uint64		boot;
+	bool		is_behind;		/* our WAL ends before what a peer has heard of us */
 	bool		is_stranger;
 } StartStep;
+
+/*
+ * The highest WAL position of this node that any peer has heard of; 0 = nobody
+ * knows.  Best effort: who cannot be reached may have heard more.
+ */
+static uint64
+heard_lsn(const PsMap *map)
+{
+	uint64		highest = 0;
+	PsArg		arg = ps_arg_int8(ps_map_self());
+
+	for (int i = 0; i < map->n_nodes; i++)
+	{
+		const PsMapNode *node = &map->nodes[i];
+		PGconn	   *conn;
+		PGresult   *result;
+
+		if (node->id == ps_map_self() ||
+			(conn = ps_peer(node->id, node->name, ps_deadline(ps_call_timeout_ms))) == NULL)
+			continue;
+		result = ps_conn_call(conn, "SELECT payshard.peer_heard($1::int)", 1, &arg, false,
+							  ps_deadline(ps_call_timeout_ms));
+		if (result && PQresultStatus(result) == PGRES_TUPLES_OK)
+			highest = Max(highest, (uint64) ps_result_int8(result, 0, 0));
+		else
+			ps_peer_drop(node->id);
+		PQclear(result);
+	}
+	return highest;
+}
+
+/* A stranger's rows are not to be trusted: all of it is to be copied (M3). */
+static void
+distrust_own_rows(void)
+{
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_execute("INSERT INTO payshard.full_copy SELECT s, 'stranger' FROM generate_series(0, 1023) s "
+				"ON CONFLICT (shard) DO UPDATE SET reason = 'stranger'", false, 0);
+	PopActiveSnapshot();
+	SPI_finish();
+	CommitTransactionCommand();
+	StartTransactionCommand();
+}
 
 static PsRefusal
 step_start(PsMap *map, void *arg)
@@ -56,7 +108,7 @@ step_start(PsMap *map, void *arg)
 	 * A directory that was restored or cloned: the register has seen this
 	 * counter, or one beyond it, from another run.
 	 */
-	start->is_stranger = node->boot >= start->boot ||
+	start->is_stranger = start->is_behind || node->boot >= start->boot ||
 		(node->system_id != GetSystemIdentifier() && node->boot > 0);
 	return ps_step_start(map, node->id, Max(start->boot, node->boot + 1),
 						 GetSystemIdentifier(), start->is_stranger);
@@ -114,11 +166,14 @@ ps_duty_start(void)
 	count_boot();
 	PS_FAULT("start.before_incarnation");
 	step.boot = boot;
+	step.is_behind = heard_lsn(map) > GetFlushRecPtr(NULL);
 	pg_atomic_write_u32(&ps_shared->needs_recovery, 0);
 	map = ps_propose_or_error(step_start, &step, psprintf("start of node %s", identity.name),
 							  PS_START_TIMEOUT_MS);
 	PS_FAULT("start.after_incarnation");
 	node = ps_map_node(map, ps_map_self());
+	if (step.is_stranger)
+		distrust_own_rows();
 	ps_queue_reset();
 	ps_map_set_incarnation(node->incarnation);
 	ereport(LOG,
@@ -184,6 +239,30 @@ ps_duty_processes(void)
 							  map->nodes[i].id, &senders[map->nodes[i].id]);
 	MemoryContextSwitchTo(old);
 	return false;
+}
+
+/*
+ * peer_heard(node) -> the highest WAL position this node has heard of another,
+ * as a number of bytes
+ */
+Datum
+payshard_peer_heard(PG_FUNCTION_ARGS)
+{
+	uint32		node = PG_GETARG_INT32(0);
+	uint64		lsn;
+	Oid			type = INT4OID;
+	Datum		arg = PG_GETARG_DATUM(0);
+	bool		isnull;
+
+	if (node == 0 || node >= PS_NODES_MAX)
+		PG_RETURN_INT64(0);
+	lsn = Max(pg_atomic_read_u64(&ps_shared->origins[node].lsn), ps_shared->peers[node].lsn);
+	SPI_connect();
+	SPI_execute_with_args("SELECT lsn FROM payshard.position WHERE origin = $1", 1, &type, &arg, NULL, true, 1);
+	if (SPI_processed == 1)
+		lsn = Max(lsn, DatumGetLSN(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
+	SPI_finish();
+	PG_RETURN_INT64((int64) lsn);
 }
 
 /* incarnation() */

@@ -10,5 +10,6 @@
 #include "keep/duties.h"
 
 PS_DECLARE(payshard_incarnation);
+PS_DECLARE(payshard_peer_heard);
 
 #endif

@@ -293,6 +293,8 @@ ps_map_at_abort(void)
 void
 ps_map_set_incarnation(uint64 incarnation)
 {
+	if (incarnation != 0)
+		pg_atomic_write_u64(&ps_shared->started_at, GetCurrentTimestamp());
 	pg_atomic_write_u64(&ps_shared->incarnation, incarnation);
 	ConditionVariableBroadcast(&ps_shared->map_changed);
 }

@@ -61,6 +61,7 @@ init_struct(PsShared *shared)
 	ConditionVariableInit(&shared->map_changed);
 	pg_atomic_init_u64(&shared->epoch, 0);
 	pg_atomic_init_u64(&shared->incarnation, 0);
+	pg_atomic_init_u64(&shared->started_at, 0);
 	pg_atomic_init_u32(&shared->needs_recovery, 0);
 	pg_atomic_init_u64(&shared->dirty_keys, 0);
 	pg_atomic_init_u64(&shared->feed_generation, 1);

@@ -28,6 +28,8 @@ typedef struct PsSharedPeer
 	pg_atomic_uint64 waiting_since; /* TimestampTz since when an answer is owed;
 								 * 0 = none is */
 	Latch	   *sender;			/* queue.lock; NULL = no sender runs */
+	bool		has_lost;		/* queue.lock: it came back without what it had
+								 * acked; the keeper takes it out */
 	bool		attached;		/* queue.lock: target of some shard of ours */
 	uint64		attach_seq;		/* queue.lock: nothing up to here is for it */
 	uint64		acked_seq;		/* queue.lock: journaled there, of this incarnation */
@@ -93,6 +95,7 @@ typedef struct PsShared
 	uint32		self;			/* this node's id; 0 = in no cluster */
 	pg_atomic_uint64 epoch;		/* of map, 0 = none */
 	pg_atomic_uint64 incarnation;	/* of this start; 0 = not taken yet, serve nothing */
+	pg_atomic_uint64 started_at;	/* TimestampTz at which it was taken */
 	ConditionVariable map_changed;	/* broadcast at each adoption */
 	Latch	   *keeper;			/* map_lock; NULL = not running */
 	Latch	   *applier;		/* map_lock */

@@ -258,6 +258,7 @@ ps_apply_journal(uint32 origin, uint64 incarnation, uint64 applied, uint64 limit
 	bytea	  **batches = read_batches(origin, incarnation, applied, max_batches, &n);
 	PsTargets  *targets;
 	bool		stop = false;
+	uint64		from = applied;
 
 	read_feeds();
 	targets = ps_targets_begin();
@@ -270,7 +271,7 @@ ps_apply_journal(uint32 origin, uint64 incarnation, uint64 applied, uint64 limit
 	ps_targets_end(targets);
 	if (!stop && n < max_batches)
 		applied = Max(applied, limit);	/* the rest was not for this node */
-	ps_journal_prune(origin, incarnation, applied);
+	ps_journal_prune(origin, incarnation, from, applied);
 	return applied;
 }
 

@@ -70,6 +70,7 @@ Datum
 payshard_peer_join_begin(PG_FUNCTION_ARGS)
 {
 	require_peer();
+	ps_map_require_serving();	/* a stranger has to distrust its rows first */
 	ps_journal_lock_apply(PG_GETARG_INT32(1));
 	PS_FAULT("join.begin");
 	SPI_connect();

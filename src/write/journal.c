@@ -220,16 +220,18 @@ ps_journal_is_aborted(const PsAborted *aborted, uint64 first_seq)
 }
 
 void
-ps_journal_prune(uint32 origin, uint64 incarnation, uint64 seq)
+ps_journal_prune(uint32 origin, uint64 incarnation, uint64 from, uint64 seq)
 {
 	static SPIPlanPtr prune_journal = NULL;
 	static SPIPlanPtr prune_aborts = NULL;
-	Oid			types[3] = {INT4OID, INT8OID, INT8OID};
-	Datum		values[3] = {Int32GetDatum(origin), Int64GetDatum(incarnation), Int64GetDatum(seq)};
+	Oid			types[4] = {INT4OID, INT8OID, INT8OID, INT8OID};
+	Datum		values[4] = {Int32GetDatum(origin), Int64GetDatum(incarnation),
+	Int64GetDatum(seq), Int64GetDatum(from)};
 
 	begin_spi();
+	/* the lower bound keeps the scan off index entries that are dead already */
 	run(&prune_journal, "DELETE FROM payshard.journal "
-		"WHERE origin = $1 AND incarnation = $2 AND last_seq <= $3", 3, types, values);
+		"WHERE origin = $1 AND incarnation = $2 AND last_seq > $4 AND last_seq <= $3", 4, types, values);
 	run(&prune_aborts, "DELETE FROM payshard.journal_abort "
 		"WHERE origin = $1 AND incarnation = $2 AND seq <= $3", 3, types, values);
 	end_spi();

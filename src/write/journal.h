@@ -41,8 +41,11 @@ typedef struct PsAborted
 extern PsAborted ps_journal_aborted(uint32 origin, uint64 incarnation);
 extern bool ps_journal_is_aborted(const PsAborted *aborted, uint64 first_seq);
 
-/* Deletes what is applied up to seq, and the ABORTs up to there. */
-extern void ps_journal_prune(uint32 origin, uint64 incarnation, uint64 seq);
+/*
+ * Deletes what is applied after `from` (what was pruned before ends there) up
+ * to seq, and the ABORTs up to there.
+ */
+extern void ps_journal_prune(uint32 origin, uint64 incarnation, uint64 from, uint64 seq);
 
 /* What a commit makes durable is told to others only then. */
 extern void ps_journal_feeds_changed(void);

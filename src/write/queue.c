@@ -365,6 +365,7 @@ ps_queue_map_adopted(const PsMap *map)
 		if (PS_HAS_NODE(targets, i) == peer->attached)
 			continue;
 		peer->attached = !peer->attached;
+		peer->has_lost = false;
 		peer->attach_seq = QUEUE->last_seq;
 		peer->acked_seq = QUEUE->last_seq;
 		peer->acked_offset = QUEUE->head;
@@ -551,6 +552,25 @@ wake_acked(uint32 node, uint64 seq)
 		if (waiter->await == 0)
 			SetLatch(waiter->latch);
 	}
+}
+
+bool
+ps_queue_hello(uint32 node, const PsQueueCursor *cursor, uint64 journaled,
+			   uint64 applied_seq, uint64 lsn)
+{
+	PsSharedPeer *peer = &ps_shared->peers[node];
+	bool		has_lost;
+
+	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	has_lost = peer->attached && peer->attach_seq == cursor->attach_seq &&
+		journaled < peer->acked_seq;
+	if (has_lost)
+		peer->has_lost = true;
+	LWLockRelease(&QUEUE->lock);
+	if (has_lost)
+		return false;
+	ps_queue_acked(node, journaled, 0, applied_seq, lsn);
+	return true;
 }
 
 void

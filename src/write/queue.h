@@ -107,6 +107,12 @@ extern void ps_queue_take(uint32 node, PsQueueCursor *cursor, StringInfo buf,
 /* `node` has journaled all up to seq; wakes who waited for that. */
 extern void ps_queue_acked(uint32 node, uint64 seq, uint64 end_offset,
 						   uint64 applied_seq, uint64 lsn);
+/*
+ * A node says what it has journaled of our stream: false when that is less
+ * than it has acked, which means that it has lost data (M3).
+ */
+extern bool ps_queue_hello(uint32 node, const PsQueueCursor *cursor, uint64 journaled,
+						   uint64 applied_seq, uint64 lsn);
 /* Does anybody wait for an ack? */
 extern bool ps_queue_has_waiters(void);
 

@@ -214,8 +214,12 @@ hello(void)
 	if (status == PS_RECEIVE_OK)
 	{
 		stream.cursor.sent_seq = Max(stream.cursor.sent_seq, journaled);
-		ps_queue_acked(stream.node, journaled, 0, applied, lsn);
-		go_on = true;
+		go_on = ps_queue_hello(stream.node, &stream.cursor, journaled, applied, lsn);
+		if (!go_on)
+		{
+			close_stream("it has lost journal entries that it had acked");
+			ps_wake_keeper();
+		}
 	}
 	else if (status == PS_RECEIVE_NEED_MAP)
 	{
