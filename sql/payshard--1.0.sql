@@ -346,6 +346,7 @@ DECLARE
 	was_distributed boolean;
 BEGIN
 	SELECT * INTO c FROM pg_class WHERE oid = rel;
+	t := format('%I.%I', c.relnamespace::regnamespace::text, c.relname);
 	SELECT format('%I.%I', n.nspname, c.relname) INTO t FROM pg_namespace n WHERE n.oid = c.relnamespace;
 	owner := quote_ident(pg_get_userbyid(c.relowner));
 	was_distributed := c.relkind = 'p';
