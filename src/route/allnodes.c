@@ -45,6 +45,9 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+PS_FUNCTION(payshard_peer_ddl);
+PS_FUNCTION(payshard_peer_last_seq);
+
 #define PS_DDL_TIMEOUT_MS (24 * 3600 * 1000)
 #define PS_DDL_LOCK_TIMEOUT_MS 10000
 #define PS_GID_MAX 128
@@ -97,6 +100,18 @@ bool
 ps_allnodes_is_internal(void)
 {
 	return internal_depth > 0;
+}
+
+void
+ps_allnodes_enter(void)
+{
+	internal_depth++;
+}
+
+void
+ps_allnodes_leave(void)
+{
+	internal_depth--;
 }
 
 /* Sends without awaiting; the node is named when it is gone. */
@@ -328,7 +343,6 @@ ps_allnodes_script_here(const char *script)
 	SetUserIdAndSecContext(user, context);
 }
 
-PS_FUNCTION(payshard_peer_ddl);
 /* peer_ddl(script, role, search_path); role '' = as we are */
 Datum
 payshard_peer_ddl(PG_FUNCTION_ARGS)
@@ -352,6 +366,59 @@ payshard_peer_ddl(PG_FUNCTION_ARGS)
 	SetUserIdAndSecContext(user, context);
 	AtEOXact_GUC(true, nest);
 	PG_RETURN_VOID();
+}
+
+static uint64
+own_last_seq(void)
+{
+	uint64		seq;
+
+	LWLockAcquire(&ps_shared->queue.lock, LW_SHARED);
+	seq = ps_shared->queue.last_seq;
+	LWLockRelease(&ps_shared->queue.lock);
+	return seq;
+}
+
+/* peer_last_seq() -> (incarnation, seq): what this node has enqueued last */
+Datum
+payshard_peer_last_seq(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[2];
+	bool		nulls[2] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = Int64GetDatum(ps_map_incarnation());
+	values[1] = Int64GetDatum(own_last_seq());
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+static void
+not_applied(const char *name, uint32 origin)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("node \"%s\" has not applied in time what node \"%s\" has committed", name, ps_map_node_name(origin)),
+			 errdetail("Rows on their way must have arrived before a distributed table changes its columns."),
+			 errhint("See payshard.replication, and retry.")));
+}
+
+/* All others, and we, have applied what `origin` has enqueued. */
+static void
+await_origin(uint32 origin, int64 incarnation, int64 seq, int timeout_ms)
+{
+	static const char *const sql = "SELECT payshard.peer_await_applied($1::int, $2, $3, $4::int)";
+	PsArg		args[4] = {ps_arg_int8(origin), ps_arg_int8(incarnation), ps_arg_int8(seq), ps_arg_int8(timeout_ms)};
+
+	if (seq == 0)
+		return;
+	for (int i = 0; i < ddl.n_remotes; i++)
+		if (ddl.remotes[i].node != origin)
+			ps_allnodes_send(i, sql, 4, args);
+	if (origin != ps_map_self() &&
+		!DatumGetBool(OidFunctionCall4(fmgr_internal_function("payshard_peer_await_applied"), 0, 0, 0, 0)))
+		not_applied("", origin);
 }
 
 /* Closes all connections: what is not prepared is rolled back there. */
