@@ -31,6 +31,7 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "node/fault.h"
 #include "node/map.h"
@@ -404,21 +405,75 @@ not_applied(const char *name, uint32 origin)
 			 errhint("See payshard.replication, and retry.")));
 }
 
-/* All others, and we, have applied what `origin` has enqueued. */
-static void
-await_origin(uint32 origin, int64 incarnation, int64 seq, int timeout_ms)
+/* Does `node` hold copies of shards whose primary is `origin`? */
+static bool
+follows(const PsMap *map, uint32 node, uint32 origin)
 {
-	static const char *const sql = "SELECT payshard.peer_await_applied($1::int, $2, $3, $4::int)";
-	PsArg		args[4] = {ps_arg_int8(origin), ps_arg_int8(incarnation), ps_arg_int8(seq), ps_arg_int8(timeout_ms)};
+	for (int i = 0; i < map->n_shards; i++)
+		if (map->shards[i].primary == origin && PS_HAS_NODE(map->shards[i].in_sync, node))
+			return node != origin;
+	return false;
+}
+
+/* All nodes that follow `origin`, we too, have applied what it has enqueued. */
+static void
+await_origin(const PsMap *map, uint32 origin, int64 incarnation, int64 seq, int timeout_ms)
+{
+	const char *sql = psprintf("SELECT payshard.peer_await_applied(%u, " INT64_FORMAT ", " INT64_FORMAT ", %d)",
+							   origin, incarnation, seq, timeout_ms);
+	bool		is_applied;
+	bool		isnull;
 
 	if (seq == 0)
 		return;
+	if (follows(map, ps_map_self(), origin))
+	{
+		SPI_connect();
+		is_applied = SPI_execute(sql, false, 1) == SPI_OK_SELECT && SPI_processed == 1 &&
+			DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		SPI_finish();
+		if (!is_applied)
+			not_applied(ps_map_node_name(ps_map_self()), origin);
+	}
 	for (int i = 0; i < ddl.n_remotes; i++)
-		if (ddl.remotes[i].node != origin)
-			ps_allnodes_send(i, sql, 4, args);
-	if (origin != ps_map_self() &&
-		!DatumGetBool(OidFunctionCall4(fmgr_internal_function("payshard_peer_await_applied"), 0, 0, 0, 0)))
-		not_applied("", origin);
+		if (follows(map, ddl.remotes[i].node, origin))
+		{
+			PGresult   *result;
+
+			ps_allnodes_send(i, sql, 0, NULL);
+			result = ps_allnodes_await(i);
+			is_applied = PQgetvalue(result, 0, 0)[0] == 't';
+			PQclear(result);
+			if (!is_applied)
+				not_applied(ddl.remotes[i].name, origin);
+		}
+}
+
+void
+ps_allnodes_await_applied(int timeout_ms)
+{
+	PsMap	   *map = ps_map_copy();
+	Oid			user;
+	int			context;
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
+	await_origin(map, ps_map_self(), (int64) ps_map_incarnation(), (int64) own_last_seq(), timeout_ms);
+	for (int i = 0; i < ddl.n_remotes; i++)
+	{
+		PGresult   *result;
+		int64		incarnation;
+		int64		seq;
+
+		ps_allnodes_send(i, "SELECT incarnation, seq FROM payshard.peer_last_seq()", 0, NULL);
+		result = ps_allnodes_await(i);
+		incarnation = ps_result_int8(result, 0, 0);
+		seq = ps_result_int8(result, 0, 1);
+		PQclear(result);
+		await_origin(map, ddl.remotes[i].node, incarnation, seq, timeout_ms);
+	}
+	SetUserIdAndSecContext(user, context);
+	pfree(map);
 }
 
 /* Closes all connections: what is not prepared is rolled back there. */
