@@ -256,6 +256,9 @@ COMMENT ON FUNCTION payshard.peer_ddl_outcome IS 'between nodes: did the DDL of 
 CREATE FUNCTION payshard.peer_ddl(script text, role name, search_path text) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_ddl';
 COMMENT ON FUNCTION payshard.peer_ddl IS 'between nodes: runs DDL here only, as the role that issued it';
+CREATE FUNCTION payshard.peer_last_seq(OUT incarnation bigint, OUT seq bigint)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_peer_last_seq';
+COMMENT ON FUNCTION payshard.peer_last_seq IS 'between nodes: the last entry this node has enqueued, in this incarnation';
 CREATE FUNCTION payshard.peer_register(table_id bigint, relation text, key_columns name[], colocation text) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_register';
 COMMENT ON FUNCTION payshard.peer_register IS 'between nodes: a table is distributed from now on';
@@ -338,7 +341,8 @@ COMMENT ON FUNCTION payshard.ddl_grants IS 'GRANT statements for an access list'
 -- What makes the table and its partitions; rows can be loaded after it.
 CREATE FUNCTION payshard.table_ddl_before(rel regclass, partitions text, key_columns name[], shards int,
 	node int, floors jsonb, plain boolean) RETURNS text
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET intervalstyle = postgres
+	SET extra_float_digits = 3 AS $$
 DECLARE
 	c pg_class;
 	t text;
@@ -348,6 +352,7 @@ DECLARE
 	was_distributed boolean;
 BEGIN
 	SELECT * INTO c FROM pg_class WHERE oid = rel;
+	t := format('%I.%I', c.relnamespace::regnamespace::text, c.relname);
 	SELECT format('%I.%I', n.nspname, c.relname) INTO t FROM pg_namespace n WHERE n.oid = c.relnamespace;
 	owner := quote_ident(pg_get_userbyid(c.relowner));
 	was_distributed := c.relkind = 'p';
@@ -422,7 +427,8 @@ COMMENT ON FUNCTION payshard.table_ddl_before IS 'DDL that makes a table like th
 
 -- What comes after the rows: triggers must not fire for rows that are only moved.
 CREATE FUNCTION payshard.table_ddl_after(rel regclass, partitions text, shards int, plain boolean) RETURNS text
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET intervalstyle = postgres
+	SET extra_float_digits = 3 AS $$
 DECLARE
 	c pg_class;
 	t text;
@@ -508,7 +514,7 @@ CREATE FUNCTION payshard.nodes_for(relation regclass, VARIADIC key "any", OUT no
 	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'payshard_nodes_for';
 COMMENT ON FUNCTION payshard.nodes_for(regclass, "any") IS 'the nodes that hold the shard of a key, the primary first';
 
-REVOKE ALL ON FUNCTION payshard.peer_ddl_begin, payshard.peer_ddl_outcome, payshard.peer_ddl, payshard.peer_register,
+REVOKE ALL ON FUNCTION payshard.peer_ddl_begin, payshard.peer_ddl_outcome, payshard.peer_ddl, payshard.peer_last_seq, payshard.peer_register,
 	payshard.peer_unregister, payshard.peer_load, payshard.peer_rows, payshard.table_sequences, payshard.sequence_floors,
 	payshard.sequence_options, payshard.ddl_grants, payshard.table_ddl_before, payshard.table_ddl_after FROM PUBLIC;
 CREATE FUNCTION payshard.peer_digest(shards int[], OUT shard int, OUT rows bigint, OUT digest text) RETURNS SETOF record

@@ -31,6 +31,7 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "node/fault.h"
 #include "node/map.h"
@@ -44,6 +45,9 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+
+PS_FUNCTION(payshard_peer_ddl);
+PS_FUNCTION(payshard_peer_last_seq);
 
 #define PS_DDL_TIMEOUT_MS (24 * 3600 * 1000)
 #define PS_DDL_LOCK_TIMEOUT_MS 10000
@@ -97,6 +101,18 @@ bool
 ps_allnodes_is_internal(void)
 {
 	return internal_depth > 0;
+}
+
+void
+ps_allnodes_enter(void)
+{
+	internal_depth++;
+}
+
+void
+ps_allnodes_leave(void)
+{
+	internal_depth--;
 }
 
 /* Sends without awaiting; the node is named when it is gone. */
@@ -328,7 +344,6 @@ ps_allnodes_script_here(const char *script)
 	SetUserIdAndSecContext(user, context);
 }
 
-PS_FUNCTION(payshard_peer_ddl);
 /* peer_ddl(script, role, search_path); role '' = as we are */
 Datum
 payshard_peer_ddl(PG_FUNCTION_ARGS)
@@ -352,6 +367,113 @@ payshard_peer_ddl(PG_FUNCTION_ARGS)
 	SetUserIdAndSecContext(user, context);
 	AtEOXact_GUC(true, nest);
 	PG_RETURN_VOID();
+}
+
+static uint64
+own_last_seq(void)
+{
+	uint64		seq;
+
+	LWLockAcquire(&ps_shared->queue.lock, LW_SHARED);
+	seq = ps_shared->queue.last_seq;
+	LWLockRelease(&ps_shared->queue.lock);
+	return seq;
+}
+
+/* peer_last_seq() -> (incarnation, seq): what this node has enqueued last */
+Datum
+payshard_peer_last_seq(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[2];
+	bool		nulls[2] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = Int64GetDatum(ps_map_incarnation());
+	values[1] = Int64GetDatum(own_last_seq());
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+static void
+not_applied(const char *name, uint32 origin)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("node \"%s\" has not applied in time what node \"%s\" has committed", name, ps_map_node_name(origin)),
+			 errdetail("Rows on their way must have arrived before a distributed table changes its columns."),
+			 errhint("See payshard.replication, and retry.")));
+}
+
+/* Does `node` hold copies of shards whose primary is `origin`? */
+static bool
+follows(const PsMap *map, uint32 node, uint32 origin)
+{
+	for (int i = 0; i < map->n_shards; i++)
+		if (map->shards[i].primary == origin && PS_HAS_NODE(map->shards[i].in_sync, node))
+			return node != origin;
+	return false;
+}
+
+/* All nodes that follow `origin`, we too, have applied what it has enqueued. */
+static void
+await_origin(const PsMap *map, uint32 origin, int64 incarnation, int64 seq, int timeout_ms)
+{
+	const char *sql = psprintf("SELECT payshard.peer_await_applied(%u, " INT64_FORMAT ", " INT64_FORMAT ", %d)",
+							   origin, incarnation, seq, timeout_ms);
+	bool		is_applied;
+	bool		isnull;
+
+	if (seq == 0)
+		return;
+	if (follows(map, ps_map_self(), origin))
+	{
+		SPI_connect();
+		is_applied = SPI_execute(sql, false, 1) == SPI_OK_SELECT && SPI_processed == 1 &&
+			DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		SPI_finish();
+		if (!is_applied)
+			not_applied(ps_map_node_name(ps_map_self()), origin);
+	}
+	for (int i = 0; i < ddl.n_remotes; i++)
+		if (follows(map, ddl.remotes[i].node, origin))
+		{
+			PGresult   *result;
+
+			ps_allnodes_send(i, sql, 0, NULL);
+			result = ps_allnodes_await(i);
+			is_applied = PQgetvalue(result, 0, 0)[0] == 't';
+			PQclear(result);
+			if (!is_applied)
+				not_applied(ddl.remotes[i].name, origin);
+		}
+}
+
+void
+ps_allnodes_await_applied(int timeout_ms)
+{
+	PsMap	   *map = ps_map_copy();
+	Oid			user;
+	int			context;
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
+	await_origin(map, ps_map_self(), (int64) ps_map_incarnation(), (int64) own_last_seq(), timeout_ms);
+	for (int i = 0; i < ddl.n_remotes; i++)
+	{
+		PGresult   *result;
+		int64		incarnation;
+		int64		seq;
+
+		ps_allnodes_send(i, "SELECT incarnation, seq FROM payshard.peer_last_seq()", 0, NULL);
+		result = ps_allnodes_await(i);
+		incarnation = ps_result_int8(result, 0, 0);
+		seq = ps_result_int8(result, 0, 1);
+		PQclear(result);
+		await_origin(map, ddl.remotes[i].node, incarnation, seq, timeout_ms);
+	}
+	SetUserIdAndSecContext(user, context);
+	pfree(map);
 }
 
 /* Closes all connections: what is not prepared is rolled back there. */

@@ -13,6 +13,9 @@
 #include "access/xact.h"
 #include "link/conn.h"
 
+PS_DECLARE(payshard_peer_ddl);
+PS_DECLARE(payshard_peer_last_seq);
+
 /*
  * ps_allnodes_begin
  *		Opens the transaction on every other node of the map and takes the lock
@@ -55,8 +58,22 @@ extern void ps_allnodes_run(const char *sql, int n_args, const PsArg *args);
  */
 extern void ps_allnodes_script_here(const char *script);
 
-/* True while this process itself runs DDL that is not to be looked at again. */
+/*
+ * True while this process itself runs DDL of ours, or of a user which runs on
+ * all nodes: it and the queries it leads to (the check of a new foreign key)
+ * are about this node's own rows, and are not to be routed.  enter and leave
+ * come in pairs (PG_FINALLY).
+ */
 extern bool ps_allnodes_is_internal(void);
+extern void ps_allnodes_enter(void);
+extern void ps_allnodes_leave(void);
+
+/*
+ * ps_allnodes_await_applied
+ *		Waits until all nodes have applied what others had enqueued for them when
+ *		it was called.  55P03 naming the node that has not within timeout_ms.
+ */
+extern void ps_allnodes_await_applied(int timeout_ms);
 
 /*
  * The conductor's calls.  pre_commit must run before the write-set is enqueued

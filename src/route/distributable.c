@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
@@ -185,7 +186,7 @@ check(const Reason *reason, Datum *args)
 	Oid			types[2] = {REGCLASSOID, TEXTARRAYOID};
 	char	   *texts[3];
 
-	if (SPI_execute_with_args(reason->query, 2, types, args, NULL, true, 1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(reason->query, 2, types, args, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not check a table: %s", reason->query);
 	if (SPI_processed == 0)
 		return;
@@ -258,6 +259,34 @@ ps_require_undistributable(Oid relid)
 	SPI_connect();
 	check_all(of_references, lengthof(of_references), args);
 	SPI_finish();
+}
+
+void
+ps_require_still_distributable(Oid relid)
+{
+	Datum		args[2] = {ObjectIdGetDatum(relid), 0};
+	Oid			type = OIDOID;
+	bool		isnull;
+	Oid			user;
+	int			context;
+	int			nest = NewGUCNestLevel();
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT array_agg(a.attname::text ORDER BY k.n) FROM pg_partitioned_table p, "
+							  "unnest(p.partattrs::int2[]) WITH ORDINALITY k(attnum, n), pg_attribute a "
+							  "WHERE p.partrelid = $1 AND a.attrelid = $1 AND a.attnum = k.attnum",
+							  1, &type, args, NULL, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not read the key of relation %u", relid);
+	args[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	check_all(of_key, lengthof(of_key), args);
+	check_all(of_dependents, lengthof(of_dependents), args);
+	SPI_finish();
+	AtEOXact_GUC(true, nest);
+	SetUserIdAndSecContext(user, context);
 }
 
 void

@@ -16,6 +16,10 @@
  */
 extern void ps_require_distributable(Oid relid, ArrayType *keys, const PsMap *map);
 
+/* The reasons about key, constraints and sequences, after a change of a
+ * distributed table. */
+extern void ps_require_still_distributable(Oid relid);
+
 /* 2BP01 and others when something depends on a distributed table. */
 extern void ps_require_undistributable(Oid relid);
 

@@ -44,6 +44,13 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+PS_FUNCTION(payshard_create_distributed_table);
+PS_FUNCTION(payshard_undistribute_table);
+PS_FUNCTION(payshard_shard_for);
+PS_FUNCTION(payshard_nodes_for);
+PS_FUNCTION(payshard_peer_register);
+PS_FUNCTION(payshard_peer_unregister);
+
 #define PS_PARTITION_BASE_MAX (NAMEDATALEN - 1 - 5)	/* "_1023" */
 
 /* A table on its way to or from being distributed. */

@@ -8,12 +8,12 @@
 
 #include "compat.h"
 
-PS_FUNCTION(payshard_create_distributed_table);
-PS_FUNCTION(payshard_undistribute_table);
-PS_FUNCTION(payshard_shard_for);
-PS_FUNCTION(payshard_nodes_for);
-PS_FUNCTION(payshard_peer_register);
-PS_FUNCTION(payshard_peer_unregister);
+PS_DECLARE(payshard_create_distributed_table);
+PS_DECLARE(payshard_undistribute_table);
+PS_DECLARE(payshard_shard_for);
+PS_DECLARE(payshard_nodes_for);
+PS_DECLARE(payshard_peer_register);
+PS_DECLARE(payshard_peer_unregister);
 
 /*
  * ps_distribute_all_to

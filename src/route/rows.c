@@ -41,6 +41,9 @@
 #include "utils/snapmgr.h"
 #include "utils/varlena.h"
 
+PS_FUNCTION(payshard_peer_load);
+PS_FUNCTION(payshard_peer_rows);
+
 #define PS_ROWS_BATCH_BYTES (1024 * 1024)
 #define PS_ROWS_FETCH 1000
 
@@ -166,7 +169,6 @@ require_superuser(const char *what)
 				 errmsg("permission denied for %s", what)));
 }
 
-PS_FUNCTION(payshard_peer_load);
 /* peer_load(relation, columns, rows) */
 Datum
 payshard_peer_load(PG_FUNCTION_ARGS)
@@ -453,7 +455,6 @@ sink_to_result(void *arg, StringInfo line)
 	pfree(DatumGetPointer(value));
 }
 
-PS_FUNCTION(payshard_peer_rows);
 /* peer_rows(relation, shard) -> setof line */
 Datum
 payshard_peer_rows(PG_FUNCTION_ARGS)

@@ -9,6 +9,9 @@
 #include "compat.h"
 #include "nodes/pg_list.h"
 
+PS_DECLARE(payshard_peer_load);
+PS_DECLARE(payshard_peer_rows);
+
 /* Columns that are stored as given (no generated ones): a list of char *. */
 extern List *ps_rows_columns(Oid relid);
 
