@@ -145,6 +145,13 @@ CREATE FUNCTION payshard.add_node(name text, conninfo text, zone text DEFAULT ''
 	RETURNS int LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_add_node';
 COMMENT ON FUNCTION payshard.add_node IS 'adds a node, on which the extension must be installed; weight 0: a witness, which votes and routes but stores nothing; returns its id; takes effect at once, also when the transaction is rolled back';
 
+CREATE FUNCTION payshard.remove_node(name text) RETURNS void
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_remove_node';
+COMMENT ON FUNCTION payshard.remove_node IS 'removes a node that holds no placement; refused while it does';
+CREATE FUNCTION payshard.set_node(name text, weight int DEFAULT NULL, zone text DEFAULT NULL) RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_set_node';
+COMMENT ON FUNCTION payshard.set_node IS 'changes weight and zone of a node; shards stay where they are';
+
 ----------------------------------------------------------------------
 -- Between nodes
 ----------------------------------------------------------------------

@@ -33,6 +33,7 @@
 #include "node/map.h"
 #include "node/settings.h"
 #include "postmaster/postmaster.h"
+#include "route/distribute.h"
 #include "storage/latch.h"
 #include "utils/wait_event.h"
 #include "utils/acl.h"
@@ -43,6 +44,8 @@
 
 PS_FUNCTION(payshard_create_cluster);
 PS_FUNCTION(payshard_add_node);
+PS_FUNCTION(payshard_remove_node);
+PS_FUNCTION(payshard_set_node);
 PS_FUNCTION(payshard_peer_check_settings);
 PS_FUNCTION(payshard_peer_invite);
 PS_FUNCTION(payshard_peer_define);
@@ -282,6 +285,8 @@ typedef struct NewNode
 	char	   *conninfo;
 	PsMapNode	node;
 	uint32		id;
+	uint64		former_boot;	/* > 0: an empty server takes a member's place */
+	bool		has_identity;	/* that server is a node already */
 } NewNode;
 
 /* The connection string of a node, from its foreign server. */
@@ -351,6 +356,7 @@ require_fit(PGconn *conn, NewNode *new, uint64 cluster_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("the database of node \"%s\" belongs to another payshard cluster", new->name)));
+	new->has_identity = ps_result_int8(result, 0, 3) != 0;
 	new->node.system_id = (uint64) ps_result_int8(result, 0, 4);
 	PQclear(result);
 	if (new->node.system_id == GetSystemIdentifier())
@@ -427,6 +433,27 @@ define_everywhere(NewNode *new, PsMap *map)
 	AcceptInvalidationMessages();
 }
 
+/*
+ * A member's data directory is gone and a new, empty one takes its place: it
+ * starts as a stranger (M3), which must be primary of nothing.
+ */
+static void
+require_replaceable(const PsMap *map, const PsMapNode *member, const NewNode *new)
+{
+	if (new->has_identity)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("node \"%s\" is in the cluster already", new->name),
+				 errhint("To replace a lost data directory, give the connection string of a server on which CREATE EXTENSION payshard has just been run.")));
+	for (int s = 0; s < map->n_shards; s++)
+		if (map->shards[s].primary == member->id)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("node \"%s\" is still primary of shard %d", new->name, s),
+					 errdetail("An empty server cannot take the place of a primary."),
+					 errhint("Call payshard.failover('%s') first.", new->name)));
+}
+
 static PsRefusal
 step_add(PsMap *map, void *arg)
 {
@@ -460,7 +487,7 @@ await_started(NewNode *new)
 		PsMap	   *map = ps_map_copy();
 		PsMapNode  *node = ps_map_node(map, new->id);
 
-		if (node && node->boot > 0)
+		if (node && node->boot > new->former_boot)
 			break;
 		pfree(map);
 		if (GetCurrentTimestamp() > deadline)
@@ -507,10 +534,7 @@ payshard_add_node(PG_FUNCTION_ARGS)
 	new.node.weight = PG_ARGISNULL(3) ? 1 : PG_GETARG_INT32(3);
 	map = ps_map_copy();
 	member = ps_map_node_by_name(map, new.name);
-	if (member && member->boot > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("node \"%s\" is in the cluster already", new.name)));
+	new.former_boot = member ? member->boot : 0;
 	if (PG_GETARG_INT32(3) < 0 || PG_GETARG_INT32(3) > PS_RING_WEIGHT_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
@@ -531,6 +555,8 @@ payshard_add_node(PG_FUNCTION_ARGS)
 	PG_TRY();
 	{
 		require_fit(conn, &new, map->cluster_id);
+		if (new.former_boot > 0)
+			require_replaceable(map, member, &new);
 		invite(conn, &new, map);
 	}
 	PG_FINALLY();
@@ -542,9 +568,78 @@ payshard_add_node(PG_FUNCTION_ARGS)
 	ps_propose_or_error(step_add, &new, psprintf("add node %s", new.name), PS_JOIN_TIMEOUT_MS);
 	await_started(&new);
 	has_rows = has_distributed_tables();
+	if (has_rows)
+		ps_distribute_all_to(new.id);
 	ps_propose_or_error(step_place, &has_rows, psprintf("place shards after adding node %s", new.name),
 						PS_JOIN_TIMEOUT_MS);
 	PG_RETURN_INT32(new.id);
+}
+
+typedef struct NodeStep
+{
+	uint32		id;
+	uint32		weight;
+	char	   *zone;
+} NodeStep;
+
+static PsRefusal
+step_remove(PsMap *map, void *arg)
+{
+	return ps_step_remove_node(map, ((NodeStep *) arg)->id);
+}
+
+static PsRefusal
+step_set(PsMap *map, void *arg)
+{
+	NodeStep   *set = arg;
+
+	return ps_step_set_node(map, set->id, set->weight, set->zone);
+}
+
+/* The member of a name; ERROR 42704 when there is none. */
+static PsMapNode *
+require_member(PsMap *map, const char *name)
+{
+	PsMapNode  *node = ps_map_node_by_name(map, name);
+
+	if (node == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no node \"%s\"", name),
+				 errhint("See payshard.nodes.")));
+	return node;
+}
+
+/* remove_node(name) */
+Datum
+payshard_remove_node(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_arg(fcinfo, 0);
+	NodeStep	step = {0};
+
+	require_superuser("remove_node");
+	ps_map_require_serving();
+	step.id = require_member(ps_map_copy(), name)->id;
+	ps_propose_or_error(step_remove, &step, psprintf("removal of node %s", name), PS_JOIN_TIMEOUT_MS);
+	PG_RETURN_VOID();
+}
+
+/* set_node(name, weight, zone): null = as it is */
+Datum
+payshard_set_node(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_arg(fcinfo, 0);
+	NodeStep	step = {0};
+	PsMapNode  *node;
+
+	require_superuser("set_node");
+	ps_map_require_serving();
+	node = require_member(ps_map_copy(), name);
+	step.id = node->id;
+	step.weight = PG_ARGISNULL(1) ? node->weight : PG_GETARG_INT32(1);
+	step.zone = PG_ARGISNULL(2) ? node->zone : text_arg(fcinfo, 2);
+	ps_propose_or_error(step_set, &step, psprintf("setting of node %s", name), PS_JOIN_TIMEOUT_MS);
+	PG_RETURN_VOID();
 }
 
 /* peer_invite(cluster_id, node_id, name, members jsonb, map) */

@@ -81,14 +81,18 @@ heard_lsn(const PsMap *map)
 	return highest;
 }
 
-/* A stranger's rows are not to be trusted: all of it is to be copied (M3). */
+/*
+ * A stranger's rows are not to be trusted: all of it is to be copied (M3).
+ * From here on this directory's counter is the register's.
+ */
 static void
-distrust_own_rows(void)
+distrust_own_rows(uint64 registered_boot)
 {
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_execute("INSERT INTO payshard.full_copy SELECT s, 'stranger' FROM generate_series(0, 1023) s "
 				"ON CONFLICT (shard) DO UPDATE SET reason = 'stranger'", false, 0);
+	SPI_execute(psprintf("UPDATE payshard.node_self SET boot = " UINT64_FORMAT, registered_boot), false, 0);
 	PopActiveSnapshot();
 	SPI_finish();
 	CommitTransactionCommand();
@@ -173,7 +177,8 @@ ps_duty_start(void)
 	PS_FAULT("start.after_incarnation");
 	node = ps_map_node(map, ps_map_self());
 	if (step.is_stranger)
-		distrust_own_rows();
+		distrust_own_rows(node->boot);
+	boot = node->boot;
 	ps_queue_reset();
 	ps_map_set_incarnation(node->incarnation);
 	ereport(LOG,

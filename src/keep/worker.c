@@ -24,6 +24,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "route/allnodes.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
@@ -46,6 +47,7 @@ static const struct
 	{"processes", ps_duty_processes},
 	{"recover", ps_duty_recover},
 	{"leave", ps_duty_leave},
+	{"ddl", ps_allnodes_resolve},
 	{"notes", ps_duty_notes},
 	{"rejoin", ps_duty_rejoin},
 };
