@@ -511,3 +511,70 @@ REVOKE ALL ON FUNCTION payshard.peer_ddl_begin, payshard.peer_ddl_outcome, paysh
 	payshard.sequence_options, payshard.ddl_grants, payshard.table_ddl_before, payshard.table_ddl_after FROM PUBLIC;
 CREATE FUNCTION payshard.peer_digest(shards int[], OUT shard int, OUT rows bigint, OUT digest text) RETURNS SETOF record
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_digest';
+-- Views (watch): what this node knows.  Functions named show_* are what the
+-- views are made of; members of pg_monitor may use both.
+----------------------------------------------------------------------
+
+CREATE FUNCTION payshard.show_nodes(OUT node_id int, OUT name text, OUT zone text, OUT weight int,
+	OUT state text, OUT incarnation bigint, OUT is_self boolean, OUT conninfo text,
+	OUT last_heard timestamptz, OUT heard_ms bigint, OUT settled bigint, OUT leader text)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_show_nodes';
+COMMENT ON FUNCTION payshard.show_nodes IS 'rows of payshard.nodes';
+
+CREATE FUNCTION payshard.show_shards(OUT shard int, OUT primary_node text, OUT term bigint, OUT state text,
+	OUT in_sync text[], OUT joining text[], OUT "out" text[], OUT placements text[], OUT waits_for text[])
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_show_shards';
+COMMENT ON FUNCTION payshard.show_shards IS 'rows of payshard.shards';
+
+CREATE FUNCTION payshard.show_placements(OUT shard int, OUT node text, OUT state text, OUT role text)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_show_placements';
+COMMENT ON FUNCTION payshard.show_placements IS 'rows of payshard.placements';
+
+CREATE VIEW payshard.nodes AS SELECT * FROM payshard.show_nodes();
+COMMENT ON VIEW payshard.nodes IS 'the nodes of the cluster, by the newest map this node has adopted';
+COMMENT ON COLUMN payshard.nodes.node_id IS 'number of the node in the map';
+COMMENT ON COLUMN payshard.nodes.name IS 'name of the node';
+COMMENT ON COLUMN payshard.nodes.zone IS 'zone: copies of a shard lie in different zones while there are any';
+COMMENT ON COLUMN payshard.nodes.weight IS 'share of the shards relative to other nodes; 0: a witness, which votes and routes but stores nothing';
+COMMENT ON COLUMN payshard.nodes.state IS 'up, or failed: failed over away from and not started again since';
+COMMENT ON COLUMN payshard.nodes.incarnation IS 'number of the node''s present start, issued by the map register';
+COMMENT ON COLUMN payshard.nodes.is_self IS 'is it the node that answers this query';
+COMMENT ON COLUMN payshard.nodes.conninfo IS 'how this node reaches it, without user and password; null for who is no member of pg_read_all_stats';
+COMMENT ON COLUMN payshard.nodes.last_heard IS 'when this node last had an answer from it; null: not since this server started, or the node itself';
+COMMENT ON COLUMN payshard.nodes.heard_ms IS 'how many milliseconds ago that was';
+COMMENT ON COLUMN payshard.nodes.settled IS 'nothing of its incarnations up to this one is undecided anywhere';
+COMMENT ON COLUMN payshard.nodes.leader IS 'node that settles what it left undecided; null: nothing is to be settled';
+
+CREATE VIEW payshard.shards AS SELECT * FROM payshard.show_shards();
+COMMENT ON VIEW payshard.shards IS 'the shards, by the newest map this node has adopted';
+COMMENT ON COLUMN payshard.shards.shard IS 'number of the shard, 0 to number of shards - 1';
+COMMENT ON COLUMN payshard.shards.primary_node IS 'node at which the shard is written';
+COMMENT ON COLUMN payshard.shards.term IS 'counts the shard''s primaries';
+COMMENT ON COLUMN payshard.shards.state IS 'open; recovering: waits until a former primary is settled; no primary: the only copy in sync is on a failed node';
+COMMENT ON COLUMN payshard.shards.in_sync IS 'nodes that have every acknowledged commit';
+COMMENT ON COLUMN payshard.shards.joining IS 'nodes that are about to become in sync';
+COMMENT ON COLUMN payshard.shards."out" IS 'nodes that should have a copy and lack commits';
+COMMENT ON COLUMN payshard.shards.placements IS 'all nodes that have or should have a copy';
+COMMENT ON COLUMN payshard.shards.waits_for IS 'nodes of which something must be settled before the shard opens';
+
+CREATE VIEW payshard.placements AS SELECT * FROM payshard.show_placements();
+COMMENT ON VIEW payshard.placements IS 'the copies of the shards, one row each';
+COMMENT ON COLUMN payshard.placements.shard IS 'number of the shard';
+COMMENT ON COLUMN payshard.placements.node IS 'node that holds the copy';
+COMMENT ON COLUMN payshard.placements.state IS 'in_sync, joining or out';
+COMMENT ON COLUMN payshard.placements.role IS 'primary or secondary';
+
+CREATE VIEW payshard.tables AS
+SELECT d.relid AS table_name, d.key_columns, d.colocation, d.table_id,
+	(SELECT sum(greatest(c.reltuples, 0))::bigint FROM pg_catalog.pg_inherits i
+	 JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = d.relid) AS rows_estimate,
+	(SELECT sum(pg_catalog.pg_total_relation_size(i.inhrelid))::bigint FROM pg_catalog.pg_inherits i
+	 WHERE i.inhparent = d.relid) AS bytes
+FROM payshard.distributed_table d;
+COMMENT ON VIEW payshard.tables IS 'the distributed tables; sizes are of what this node stores';
+COMMENT ON COLUMN payshard.tables.table_name IS 'the table';
+COMMENT ON COLUMN payshard.tables.key_columns IS 'its distribution key';
+COMMENT ON COLUMN payshard.tables.colocation IS 'tables of one group have equal keys in the same shard';
+COMMENT ON COLUMN payshard.tables.table_id IS 'number of the table, the same on all nodes';
+COMMENT ON COLUMN payshard.tables.rows_estimate IS 'rows on this node as last counted by ANALYZE or autovacuum';
+COMMENT ON COLUMN payshard.tables.bytes IS 'bytes on this node, indexes and TOAST included';
