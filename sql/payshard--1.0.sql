@@ -578,3 +578,93 @@ COMMENT ON COLUMN payshard.tables.colocation IS 'tables of one group have equal 
 COMMENT ON COLUMN payshard.tables.table_id IS 'number of the table, the same on all nodes';
 COMMENT ON COLUMN payshard.tables.rows_estimate IS 'rows on this node as last counted by ANALYZE or autovacuum';
 COMMENT ON COLUMN payshard.tables.bytes IS 'bytes on this node, indexes and TOAST included';
+
+CREATE FUNCTION payshard.show_replication(OUT node_id int, OUT node text, OUT phase text,
+	OUT queued_seq bigint, OUT acked_seq bigint, OUT applied_seq bigint,
+	OUT queued_entries bigint, OUT queued_bytes bigint, OUT apply_lag bigint, OUT gate text,
+	OUT origin_incarnation bigint, OUT journaled_seq bigint, OUT decided_seq bigint,
+	OUT applied_here_seq bigint, OUT apply_backlog bigint, OUT is_held boolean)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_show_replication';
+COMMENT ON FUNCTION payshard.show_replication IS 'rows of payshard.replication';
+
+CREATE FUNCTION payshard.journal_entries(origin int, incarnation bigint, records bytea,
+	OUT seq bigint, OUT first_seq bigint, OUT xid bigint, OUT shards int[], OUT is_decided boolean)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_journal_entries';
+COMMENT ON FUNCTION payshard.journal_entries IS 'the entries in one row of payshard.journal';
+
+CREATE FUNCTION payshard.show_stats(OUT commits bigint, OUT aborts bigint, OUT unknown_outcomes bigint,
+	OUT wait_ms double precision, OUT wait_ms_max double precision, OUT batches bigint, OUT records bigint,
+	OUT sent_bytes bigint, OUT apply_transactions bigint, OUT apply_records bigint, OUT stats_reset timestamptz)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_show_stats';
+COMMENT ON FUNCTION payshard.show_stats IS 'the row of payshard.stat_commits';
+
+CREATE FUNCTION payshard.stat_reset() RETURNS void
+	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_stat_reset';
+COMMENT ON FUNCTION payshard.stat_reset IS 'starts the counters of payshard.stat_commits on this node again';
+
+CREATE FUNCTION payshard.ring(OUT shard int, OUT place text, OUT ring_order text, OUT chosen text,
+	OUT primary_node text, OUT placements text[], OUT as_chosen boolean)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_ring';
+COMMENT ON FUNCTION payshard.ring IS 'where each shard should be by the ring and where it is: its place on the ring (16 hex digits), the nodes in the order in which one meets them from there, the nodes chosen under the bounds on load and zones (the first is to be primary), the actual primary and placements, and whether both agree';
+
+CREATE VIEW payshard.replication AS
+SELECT r.node, CASE WHEN EXISTS (SELECT FROM payshard.feed f WHERE f.origin = r.node_id AND f.copying)
+		THEN 'copying' ELSE r.phase END AS phase,
+	r.queued_seq, r.acked_seq, r.applied_seq, r.queued_entries, r.queued_bytes, r.apply_lag, r.gate,
+	(SELECT count(*) FROM payshard.dirty_key k WHERE k.node = r.node_id) AS dirty_keys,
+	EXISTS (SELECT FROM payshard.dirty_key k WHERE k.node = r.node_id AND k.table_id = 0) AS all_dirty,
+	r.origin_incarnation, r.journaled_seq, r.decided_seq, r.applied_here_seq, r.apply_backlog, r.is_held
+FROM payshard.show_replication() r;
+COMMENT ON VIEW payshard.replication IS 'what is on its way between this node and every other one: sent from here (until dirty_keys) and received here (from origin_incarnation)';
+COMMENT ON COLUMN payshard.replication.node IS 'the other node';
+COMMENT ON COLUMN payshard.replication.phase IS 'what it is to the shards of which this node is primary: streaming (in sync), joining, out, none; copying: this node is getting a copy from it';
+COMMENT ON COLUMN payshard.replication.queued_seq IS 'last entry of this node; null from here to apply_lag: the node gets no entries of ours';
+COMMENT ON COLUMN payshard.replication.acked_seq IS 'durable over there up to this entry';
+COMMENT ON COLUMN payshard.replication.applied_seq IS 'applied over there up to this entry, as it told last';
+COMMENT ON COLUMN payshard.replication.queued_entries IS 'entries that are not durable over there (some may not be for it)';
+COMMENT ON COLUMN payshard.replication.queued_bytes IS 'bytes of the queue that are kept for it';
+COMMENT ON COLUMN payshard.replication.apply_lag IS 'entries durable over there and not applied';
+COMMENT ON COLUMN payshard.replication.gate IS 'open, or closed: commits of this node wait (a copy joins, or digests are compared)';
+COMMENT ON COLUMN payshard.replication.dirty_keys IS 'primary keys that this node has noted for it while its placements are out';
+COMMENT ON COLUMN payshard.replication.all_dirty IS 'of some shard it needs a full copy';
+COMMENT ON COLUMN payshard.replication.origin_incarnation IS 'incarnation of its stream to this node; null from here to apply_backlog: none since this server started';
+COMMENT ON COLUMN payshard.replication.journaled_seq IS 'its entries are durable here up to this one';
+COMMENT ON COLUMN payshard.replication.decided_seq IS 'its entries are decided up to this one, by its word';
+COMMENT ON COLUMN payshard.replication.applied_here_seq IS 'its entries are applied here up to this one';
+COMMENT ON COLUMN payshard.replication.apply_backlog IS 'its entries that are durable here and not applied';
+COMMENT ON COLUMN payshard.replication.is_held IS 'apply is held while digests are compared (verify)';
+
+CREATE VIEW payshard.in_doubt AS
+SELECT coalesce(n.name, 'node ' || j.origin) AS origin, j.incarnation, e.seq, e.xid, e.shards,
+	CASE WHEN pg_catalog.current_setting('track_commit_timestamp')::boolean
+		THEN pg_catalog.clock_timestamp() - pg_catalog.pg_xact_commit_timestamp(j.xmin) END AS age
+FROM payshard.journal j
+CROSS JOIN LATERAL payshard.journal_entries(j.origin, j.incarnation, j.records) e
+LEFT JOIN payshard.show_nodes() n ON n.node_id = j.origin
+LEFT JOIN payshard.position p ON p.origin = j.origin
+WHERE NOT e.is_decided
+	AND (p.origin IS NULL OR p.incarnation < j.incarnation
+		OR p.incarnation = j.incarnation AND p.applied_seq < e.seq)
+	AND NOT EXISTS (SELECT FROM payshard.journal_abort a
+		WHERE a.origin = j.origin AND a.incarnation = j.incarnation AND a.seq = e.first_seq);
+COMMENT ON VIEW payshard.in_doubt IS 'entries of other primaries that are durable on this node and of which it does not know whether they have committed';
+COMMENT ON COLUMN payshard.in_doubt.origin IS 'primary at which the transaction ran';
+COMMENT ON COLUMN payshard.in_doubt.incarnation IS 'its incarnation';
+COMMENT ON COLUMN payshard.in_doubt.seq IS 'number of the entry';
+COMMENT ON COLUMN payshard.in_doubt.xid IS 'transaction id over there, with epoch';
+COMMENT ON COLUMN payshard.in_doubt.shards IS 'shards it writes';
+COMMENT ON COLUMN payshard.in_doubt.age IS 'since when it is durable here; null unless track_commit_timestamp is on';
+
+CREATE VIEW payshard.stat_commits AS SELECT * FROM payshard.show_stats();
+COMMENT ON VIEW payshard.stat_commits IS 'counters of this node since stats_reset';
+COMMENT ON COLUMN payshard.stat_commits.commits IS 'transactions that wrote distributed tables and committed here';
+COMMENT ON COLUMN payshard.stat_commits.aborts IS 'transactions taken back on all nodes after they had been sent';
+COMMENT ON COLUMN payshard.stat_commits.unknown_outcomes IS 'transactions whose client was told that the outcome is not known (SQLSTATE 08007)';
+COMMENT ON COLUMN payshard.stat_commits.wait_ms IS 'time that commits have waited for other nodes, all together';
+COMMENT ON COLUMN payshard.stat_commits.wait_ms_max IS 'longest such wait';
+COMMENT ON COLUMN payshard.stat_commits.batches IS 'batches with entries sent to other nodes';
+COMMENT ON COLUMN payshard.stat_commits.records IS 'entries and fragments sent, counted for each node they went to';
+COMMENT ON COLUMN payshard.stat_commits.sent_bytes IS 'bytes of these batches';
+COMMENT ON COLUMN payshard.stat_commits.apply_transactions IS 'transactions in which other primaries'' entries were applied here';
+COMMENT ON COLUMN payshard.stat_commits.apply_records IS 'entries and fragments of other primaries passed by apply';
+COMMENT ON COLUMN payshard.stat_commits.stats_reset IS 'since when the counters count';
