@@ -65,10 +65,15 @@ init_struct(PsShared *shared)
 	pg_atomic_init_u32(&shared->needs_recovery, 0);
 	pg_atomic_init_u64(&shared->dirty_keys, 0);
 	pg_atomic_init_u64(&shared->feed_generation, 1);
+	for (int i = 0; i < PS_STAT_COUNT; i++)
+		pg_atomic_init_u64(&shared->stats[i], i == PS_STAT_RESET_AT ? GetCurrentTimestamp() : 0);
 	for (int i = 0; i < PS_NODES_MAX; i++)
 	{
 		pg_atomic_init_u64(&shared->peers[i].heard_at, 0);
 		pg_atomic_init_u64(&shared->peers[i].waiting_since, 0);
+		pg_atomic_init_u64(&shared->peers[i].silent_from, 0);
+		pg_atomic_init_u64(&shared->peers[i].former_from, 0);
+		pg_atomic_init_u64(&shared->peers[i].former_to, 0);
 		pg_atomic_init_u64(&shared->origins[i].incarnation, 0);
 		pg_atomic_init_u64(&shared->origins[i].journaled_seq, 0);
 		pg_atomic_init_u64(&shared->origins[i].decided_seq, 0);

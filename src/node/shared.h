@@ -16,6 +16,7 @@
 #include "postgres.h"
 #include "ground/state.h"
 #include "lib/ilist.h"
+#include "node/stats.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
@@ -27,6 +28,10 @@ typedef struct PsSharedPeer
 	pg_atomic_uint64 heard_at;	/* TimestampTz of the last answer; 0 = never */
 	pg_atomic_uint64 waiting_since; /* TimestampTz since when an answer is owed;
 								 * 0 = none is */
+	pg_atomic_uint64 silent_from;	/* last answer before it stopped to; 0 = it
+								 * answers, or never did (silence.h) */
+	pg_atomic_uint64 former_from;	/* its last silence that is over */
+	pg_atomic_uint64 former_to;
 	Latch	   *sender;			/* queue.lock; NULL = no sender runs */
 	bool		has_lost;		/* queue.lock: it came back without what it had
 								 * acked; the keeper takes it out */
@@ -45,7 +50,7 @@ typedef struct PsSharedOrigin
 	pg_atomic_uint64 journaled_seq; /* durable here */
 	pg_atomic_uint64 decided_seq;	/* the origin's word (W5) */
 	pg_atomic_uint64 applied_seq;	/* applied here */
-	pg_atomic_uint64 hold_seq;		/* apply not beyond this; 0 = no limit (J4) */
+	pg_atomic_uint64 hold_seq;		/* apply only below this; 0 = no limit (Q3) */
 	pg_atomic_uint64 lsn;			/* highest WAL position heard from it (M3) */
 } PsSharedOrigin;
 
@@ -102,6 +107,7 @@ typedef struct PsShared
 	pg_atomic_uint32 needs_recovery;	/* W7: closed until recovered (F1) */
 	pg_atomic_uint64 dirty_keys;	/* hint for views: keys recorded since start */
 	pg_atomic_uint64 feed_generation;	/* payshard.feed changed; from 1 */
+	pg_atomic_uint64 stats[PS_STAT_COUNT];	/* counters (stats.h) */
 	PsSharedPeer peers[PS_NODES_MAX];
 	PsSharedOrigin origins[PS_NODES_MAX];
 	PsSharedQueue queue;

@@ -30,6 +30,7 @@
 #include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
+#include "node/stats.h"
 #include "node/tables.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -204,6 +205,7 @@ apply_batch(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 applie
 			ps_dirty_record_ops(record.ops, record.ops_bytes);
 		}
 		applied = record.seq;
+		ps_stat_add(PS_STAT_APPLY_RECORDS, 1);
 	}
 	if (reader.bad)
 		ereport(ERROR,
@@ -284,7 +286,7 @@ apply_limit(PsSharedOrigin *origin)
 	uint64		hold = pg_atomic_read_u64(&origin->hold_seq);
 	uint64		limit = Min(journaled, decided);
 
-	return hold != 0 ? Min(limit, hold) : limit;
+	return hold != 0 ? Min(limit, hold - 1) : limit;
 }
 
 /* One transaction for one origin; true = there may be more to do at once. */
@@ -317,6 +319,7 @@ apply_origin(uint32 id)
 		ps_position_write(id, incarnation, now_applied, pg_atomic_read_u64(&origin->lsn));
 	PS_FAULT("apply.before_commit");
 	CommitTransactionCommand();
+	ps_stat_add(PS_STAT_APPLY_TRANSACTIONS, 1);
 	if (pg_atomic_read_u64(&origin->incarnation) == incarnation)
 		pg_atomic_write_u64(&origin->applied_seq, now_applied);
 	return now_applied > applied;

@@ -30,6 +30,7 @@
 #include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
+#include "node/stats.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
@@ -91,6 +92,7 @@ nap(long ms)
 static void
 outcome_unknown(const char *detail)
 {
+	ps_stat_add(PS_STAT_UNKNOWN, 1);
 	ereport(ERROR,
 			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 			 errmsg("it is not known whether the transaction has committed"),
@@ -114,6 +116,7 @@ abort_everywhere(PsEntry *entry)
 	if (outcome == PS_OUTCOME_ACKED)
 	{
 		ps_queue_resolve();
+		ps_stat_add(PS_STAT_ABORTS, 1);
 		stage = COMMIT_IDLE;
 		return;
 	}
@@ -133,6 +136,7 @@ static void
 await_members(PsEntry *entry)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_commit_timeout_ms);
+	TimestampTz start = GetCurrentTimestamp();
 	TimestampTz end_of_grace = 0;
 
 	for (;;)
@@ -141,7 +145,10 @@ await_members(PsEntry *entry)
 		TimestampTz now;
 
 		if (outcome == PS_OUTCOME_ACKED)
+		{
+			ps_stat_waited(start);
 			return;
+		}
 		if (outcome == PS_OUTCOME_LOST)
 			outcome_unknown("Its shards have got another primary, or this node a new incarnation, while it committed.");
 		if (outcome == PS_OUTCOME_FEW)
@@ -265,6 +272,7 @@ at_commit(void)
 	{
 		PS_FAULT("commit.after_local");
 		ps_queue_resolve();
+		ps_stat_add(PS_STAT_COMMITS, 1);
 		END_CRIT_SECTION();
 	}
 	stage = COMMIT_IDLE;

@@ -28,6 +28,8 @@
 #include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
+#include "node/silence.h"
+#include "node/stats.h"
 #include "node/tables.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -106,6 +108,8 @@ close_stream(const char *why)
 {
 	if (stream.conn)
 		ps_conn_close(stream.conn);
+	if (stream.conn && why)
+		ps_silence_begin(stream.node);
 	if (stream.conn && why)
 		ereport(LOG, (errmsg("payshard: connection to node \"%s\" closed: %s", stream.name, why)));
 	stream.conn = NULL;
@@ -215,6 +219,7 @@ hello(void)
 	{
 		stream.cursor.sent_seq = Max(stream.cursor.sent_seq, journaled);
 		go_on = ps_queue_hello(stream.node, &stream.cursor, journaled, applied, lsn);
+		ps_silence_end(stream.node);
 		if (!go_on)
 		{
 			close_stream("it has lost journal entries that it had acked");
@@ -250,6 +255,7 @@ open_stream(void)
 	if (stream.conn == NULL)
 	{
 		answer_owed();
+		ps_silence_begin(stream.node);
 		return false;
 	}
 	for (int tries = 0; stream.conn; tries++)
@@ -313,6 +319,7 @@ send_batch(bool even_if_empty)
 	flight->last_seq = take.last_seq;
 	flight->end_offset = take.end_offset;
 	stream.told_decided = take.decided_seq;
+	ps_stat_sent(take.n_records, stream.batch.len);
 	stream.last_sent = GetCurrentTimestamp();
 	answer_owed();
 	return true;
