@@ -332,6 +332,17 @@ payshard_peer_register(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+bool
+ps_distribute_has_tables(void)
+{
+	bool		has;
+
+	rights_all();
+	has = query_text("SELECT 1 FROM payshard.distributed_table") != NULL;
+	rights_back();
+	return has;
+}
+
 void
 ps_distribute_unregister(uint32 table_id)
 {

@@ -26,6 +26,9 @@ PS_DECLARE(payshard_peer_unregister);
  */
 extern void ps_distribute_all_to(uint32 node);
 
+/* Is any table distributed?  Needs the extension. */
+extern bool ps_distribute_has_tables(void);
+
 /* Forgets table_id here; the caller drops the table. */
 extern void ps_distribute_unregister(uint32 table_id);
 

@@ -25,6 +25,7 @@
 #include "node/map.h"
 #include "node/relation.h"
 #include "node/shared.h"
+#include "node/tables.h"
 #include "route/allnodes.h"
 #include "route/distributable.h"
 #include "route/distribute.h"
@@ -194,6 +195,22 @@ require_still_distributable(const PsVerdict *verdict)
 			ps_require_still_distributable(lfirst_oid(cell));
 }
 
+/* DROP EXTENSION payshard would leave distributed tables without their shards. */
+static void
+require_extension_unused(DropStmt *stmt)
+{
+	ListCell   *cell;
+
+	if (stmt->removeType != OBJECT_EXTENSION)
+		return;
+	foreach(cell, stmt->objects)
+		if (strcmp(strVal(lfirst(cell)), "payshard") == 0 && ps_extension_exists() && ps_distribute_has_tables())
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("cannot drop extension payshard while there are distributed tables"),
+					 errhint("Drop them, or call payshard.undistribute_table() for each, first.")));
+}
+
 static void
 on_utility(PlannedStmt *pstmt, const char *source, bool read_only, ProcessUtilityContext context,
 		   ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
@@ -206,6 +223,9 @@ on_utility(PlannedStmt *pstmt, const char *source, bool read_only, ProcessUtilit
 	if (ps_shared && ps_shared->self != 0 && !ps_allnodes_is_internal() && IsTransactionState() &&
 		context != PROCESS_UTILITY_SUBCOMMAND)
 		ps_verdict(pstmt->utilityStmt, &verdict);
+	/* a node that is cut off from its cluster may go */
+	if (IsA(pstmt->utilityStmt, DropStmt) && ps_shared && ps_map_incarnation() != 0)
+		require_extension_unused((DropStmt *) pstmt->utilityStmt);
 	if (verdict.tables == NIL)
 	{
 		if (previous_utility)
