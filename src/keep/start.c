@@ -154,6 +154,7 @@ ps_duty_start(void)
 	PsMap	   *map;
 	PsMapNode  *node;
 	StartStep	step = {0};
+	uint64		incarnation;
 
 	if (must_restart())
 		ps_map_set_incarnation(0);
@@ -168,6 +169,7 @@ ps_duty_start(void)
 		return true;			/* invited, but no member yet */
 	/* a start within the life of one server is a start, too */
 	count_boot();
+	map = ps_map_copy();		/* the former copy went with its transaction */
 	PS_FAULT("start.before_incarnation");
 	step.boot = boot;
 	step.is_behind = heard_lsn(map) > GetFlushRecPtr(NULL);
@@ -176,15 +178,16 @@ ps_duty_start(void)
 							  PS_START_TIMEOUT_MS);
 	PS_FAULT("start.after_incarnation");
 	node = ps_map_node(map, ps_map_self());
-	if (step.is_stranger)
-		distrust_own_rows(node->boot);
 	boot = node->boot;
-	ps_queue_reset();
-	ps_map_set_incarnation(node->incarnation);
+	incarnation = node->incarnation;
 	ereport(LOG,
 			(errmsg("payshard node \"%s\" has started with incarnation " UINT64_FORMAT ", epoch " UINT64_FORMAT "%s",
 					node->name, node->incarnation, map->epoch,
 					step.is_stranger ? ", as a stranger" : "")));
+	if (step.is_stranger)
+		distrust_own_rows(boot);
+	ps_queue_reset();
+	ps_map_set_incarnation(incarnation);
 	return true;
 }
 
