@@ -167,6 +167,7 @@ ps_duty_start(void)
 	if (map == NULL || ps_map_node(map, ps_map_self()) == NULL)
 		return true;			/* invited, but no member yet */
 	/* a start within the life of one server is a start, too */
+	PS_FAULT("start.before_boot");
 	count_boot();
 	PS_FAULT("start.before_incarnation");
 	step.boot = boot;
@@ -180,6 +181,7 @@ ps_duty_start(void)
 		distrust_own_rows(node->boot);
 	boot = node->boot;
 	ps_queue_reset();
+	PS_FAULT("start.before_open");
 	ps_map_set_incarnation(node->incarnation);
 	ereport(LOG,
 			(errmsg("payshard node \"%s\" has started with incarnation " UINT64_FORMAT ", epoch " UINT64_FORMAT "%s",

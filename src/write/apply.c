@@ -317,6 +317,7 @@ apply_origin(uint32 id)
 		ps_position_write(id, incarnation, now_applied, pg_atomic_read_u64(&origin->lsn));
 	PS_FAULT("apply.before_commit");
 	CommitTransactionCommand();
+	PS_FAULT("apply.after_commit");
 	if (pg_atomic_read_u64(&origin->incarnation) == incarnation)
 		pg_atomic_write_u64(&origin->applied_seq, now_applied);
 	return now_applied > applied;
