@@ -27,9 +27,10 @@ CREATE TABLE payshard.node_self (
 	node_id int NOT NULL,
 	name name NOT NULL,
 	peer_role name NOT NULL,
-	boot bigint NOT NULL
+	boot bigint NOT NULL,
+	boot_attempt bigint
 );
-COMMENT ON TABLE payshard.node_self IS 'who this node is (one row); boot counts the starts of this data directory (M3)';
+COMMENT ON TABLE payshard.node_self IS 'who this node is (one row); boot: the mark of this directory''s last start, as the register has it, 0 = none; boot_attempt: the mark of a start that the register may not have yet (M3)';
 
 CREATE TABLE payshard.acceptor (
 	cluster_id bigint PRIMARY KEY,

@@ -42,7 +42,7 @@ typedef struct PsMapNode
 	uint64		settled;		/* all its incarnations up to this one are
 								 * settled: nothing of theirs is undecided */
 	uint32		leader;			/* node that settles the rest, 0 = none is needed */
-	uint64		boot;			/* its own boot counter as last seen (M3) */
+	uint64		boot;			/* mark of its last start, 0 = none (M3) */
 	uint64		system_id;		/* its data directory, by pg_control */
 } PsMapNode;
 

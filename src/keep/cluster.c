@@ -487,7 +487,7 @@ await_started(NewNode *new)
 		PsMap	   *map = ps_map_copy();
 		PsMapNode  *node = ps_map_node(map, new->id);
 
-		if (node && node->boot > new->former_boot)
+		if (node && node->boot != 0 && node->boot != new->former_boot)
 			break;
 		pfree(map);
 		if (GetCurrentTimestamp() > deadline)

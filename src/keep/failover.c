@@ -13,11 +13,13 @@
 
 #include "ground/step.h"
 #include "keep/failover.h"
+#include "keep/heartbeat.h"
 #include "keep/proposer.h"
 #include "keep/settlement.h"
 #include "libpq-fe.h"
 #include "link/conn.h"
 #include "miscadmin.h"
+#include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "utils/builtins.h"
@@ -188,7 +190,9 @@ payshard_failover(PG_FUNCTION_ARGS)
 			require_lost(node);
 		n_moved -= n_lost;
 		fail->id = node->id;
+		PS_FAULT("failover.before_fail");
 		ps_propose_or_error(step_fail, fail, psprintf("failover of node %s", name), PS_FAILOVER_TIMEOUT_MS);
+		PS_FAULT("failover.after_fail");
 	}
 	await_settled(node->id);
 	PG_RETURN_INT32(n_moved);
@@ -209,17 +213,6 @@ step_lead(PsMap *map, void *arg)
 	if (node == NULL || node->leader != lead->from)
 		return "Another node leads by now.";
 	return ps_step_lead(map, lead->origin, ps_map_self());
-}
-
-/* Has a leader been silent for too long?  (Itself: it restarts, F1.) */
-static bool
-is_silent(uint32 id)
-{
-	TimestampTz heard = Max(pg_atomic_read_u64(&ps_shared->peers[id].heard_at),
-							pg_atomic_read_u64(&ps_shared->started_at));
-
-	return id != ps_map_self() &&
-		TimestampDifferenceExceeds(heard, GetCurrentTimestamp(), 2 * ps_peer_timeout_ms);
 }
 
 typedef struct LeaveStep
@@ -243,7 +236,7 @@ drop_absent(const PsMap *map, uint32 absent)
 	LeaveStep	leave = {absent};
 	PsRefusal	refusal;
 
-	if (!is_silent(absent))
+	if (!ps_is_silent(absent))
 		return;
 	(void) ps_propose(step_leave_all, &leave,
 					  psprintf("node %s is silent during recovery", ps_map_node_name(absent)),
@@ -303,7 +296,7 @@ ps_duty_recover(void)
 		again = true;
 		if (node->leader == ps_map_self())
 			lead(map, node->id);
-		else if (node->leader != node->id && is_silent(node->leader))
+		else if (node->leader != node->id && ps_is_silent(node->leader))
 			(void) ps_propose(step_lead, &step, psprintf("lead of settling node %s taken over", node->name),
 							  ps_call_timeout_ms, &refusal);
 	}

@@ -13,10 +13,21 @@
 #include "ground/step.h"
 #include "keep/heartbeat.h"
 #include "keep/proposer.h"
+#include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "utils/timestamp.h"
 #include "write/dirty.h"
+
+bool
+ps_is_silent(uint32 id)
+{
+	TimestampTz heard = Max(pg_atomic_read_u64(&ps_shared->peers[id].heard_at),
+							pg_atomic_read_u64(&ps_shared->started_at));
+
+	return id != ps_map_self() &&
+		TimestampDifferenceExceeds(heard, GetCurrentTimestamp(), 2 * ps_peer_timeout_ms);
+}
 
 static PsRefusal
 step_leave(PsMap *map, void *arg)

@@ -7,4 +7,10 @@
 
 #include "keep/duties.h"
 
+/*
+ * Has a node been silent for twice payshard.peer_timeout, since this node has
+ * started?  Never itself.
+ */
+extern bool ps_is_silent(uint32 id);
+
 #endif

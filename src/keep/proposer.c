@@ -32,8 +32,11 @@
 #include "utils/wait_event.h"
 
 #define PS_CONNECT_MS_MAX 1000
+#define PS_STRAGGLER_MS 100
+#define PS_FAILED_LATELY_MS 2000
 
 static PGconn *peers[PS_NODES_MAX];
+static TimestampTz failed_at[PS_NODES_MAX]; /* last connection tried in vain */
 static uint64 ballot_seen = 0;
 
 /* What the voters answered in one phase. */
@@ -54,6 +57,13 @@ ps_peer_drop(uint32 node)
 	peers[node] = NULL;
 }
 
+/* Was a connection tried in vain less than a moment ago? */
+static bool
+failed_lately(uint32 node)
+{
+	return !TimestampDifferenceExceeds(failed_at[node], GetCurrentTimestamp(), PS_FAILED_LATELY_MS);
+}
+
 PGconn *
 ps_peer(uint32 node, const char *name, TimestampTz deadline)
 {
@@ -68,67 +78,108 @@ ps_peer(uint32 node, const char *name, TimestampTz deadline)
 	if (peers[node] == NULL)
 	{
 		peers[node] = ps_conn_open(name, InvalidOid, "keeper", Min(deadline, soon), &error);
+		failed_at[node] = peers[node] ? 0 : GetCurrentTimestamp();
 		if (peers[node] == NULL)
 			ereport(DEBUG1, (errmsg("payshard: node \"%s\": %s", name, error)));
 	}
 	return peers[node];
 }
 
-/* Sends one call to all nodes of the maps that can be reached. */
+/* Sends one call to the nodes of a map that can be reached. */
+static void
+ask(Round *round, const PsMap *map, bool retry_failed, const char *sql,
+	int n_args, const PsArg *args, TimestampTz deadline)
+{
+	for (int i = 0; map && i < map->n_nodes; i++)
+	{
+		const PsMapNode *node = &map->nodes[i];
+		PGconn	   *conn;
+
+		if (PS_HAS_NODE(round->asked, node->id) || (!retry_failed && failed_lately(node->id)))
+			continue;
+		conn = ps_peer(node->id, node->name, deadline);
+		if (conn && ps_conn_send(conn, sql, n_args, args, false))
+			round->asked |= PS_NODE_BIT(node->id);
+	}
+}
+
+/*
+ * Sends one call to the nodes of both maps; those to which no connection could
+ * be made a moment ago only when there is no majority without them.
+ */
 static void
 ask_all(Round *round, const PsMap *a, const PsMap *b, const char *sql,
 		int n_args, const PsArg *args, TimestampTz deadline)
 {
 	round->asked = round->yes = 0;
-	for (int which = 0; which < 2; which++)
+	ask(round, a, false, sql, n_args, args, deadline);
+	ask(round, b, false, sql, n_args, args, deadline);
+	if (ps_map_is_majority(round->asked, ps_map_voters(a)) &&
+		(b == NULL || ps_map_is_majority(round->asked, ps_map_voters(b))))
+		return;
+	ask(round, a, true, sql, n_args, args, deadline);
+	ask(round, b, true, sql, n_args, args, deadline);
+}
+
+/* Takes one answer in; columns 0 = yes, 1 = ballot[, 2 = accepted, 3 = value]. */
+static void
+count_answer(Round *round, uint32 id, PGresult *result, bool with_value)
+{
+	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK || PQntuples(result) != 1)
 	{
-		const PsMap *map = which == 0 ? a : b;
-
-		for (int i = 0; map && i < map->n_nodes; i++)
-		{
-			const PsMapNode *node = &map->nodes[i];
-			PGconn	   *conn;
-
-			if (PS_HAS_NODE(round->asked, node->id))
-				continue;
-			conn = ps_peer(node->id, node->name, deadline);
-			if (conn && ps_conn_send(conn, sql, n_args, args, false))
-				round->asked |= PS_NODE_BIT(node->id);
-		}
+		ereport(DEBUG1, (errmsg("payshard: vote of node %u: %s", id,
+								ps_conn_why(result, peers[id]))));
+		ps_peer_drop(id);
+		return;
+	}
+	ballot_seen = Max(ballot_seen, (uint64) ps_result_int8(result, 0, 1) >> 6);
+	if (PQgetvalue(result, 0, 0)[0] != 't')
+		return;
+	round->yes |= PS_NODE_BIT(id);
+	if (with_value && ps_result_int8(result, 0, 2) > round->accepted_ballot)
+	{
+		round->accepted_ballot = ps_result_int8(result, 0, 2);
+		round->value = ps_result_bytes(result, 0, 3, &round->value_bytes);
 	}
 }
 
-/* Waits for the answers; columns 0 = yes, 1 = ballot[, 2 = accepted, 3 = value]. */
+/*
+ * Waits until a majority of both sets has said yes, or all have answered.
+ * Who is slower than the majority gets PS_STRAGGLER_MS more; the connection of
+ * who has not answered by then is of no more use.
+ */
 static void
-gather(Round *round, bool with_value, TimestampTz deadline)
+gather(Round *round, bool with_value, PsNodeSet a, PsNodeSet b, TimestampTz deadline)
 {
-	for (uint32 id = 1; id < PS_NODES_MAX; id++)
-	{
-		PGresult   *result;
+	PsNodeSet	pending = round->asked;
+	bool		decided = false;
 
-		if (!PS_HAS_NODE(round->asked, id))
-			continue;
-		result = ps_conn_result(peers[id], deadline);
-		if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK || PQntuples(result) != 1)
+	while (pending != 0 && GetCurrentTimestamp() < deadline)
+	{
+		PsNodeSet	before = pending;
+
+		for (uint32 id = 1; id < PS_NODES_MAX; id++)
 		{
-			ereport(DEBUG1, (errmsg("payshard: vote of node %u: %s", id,
-									ps_conn_why(result, peers[id]))));
+			PGresult   *result;
+
+			if (!PS_HAS_NODE(pending, id) || !ps_conn_has_result(peers[id]))
+				continue;
+			result = ps_conn_result(peers[id], deadline);
+			pending &= ~PS_NODE_BIT(id);
+			count_answer(round, id, result, with_value);
 			PQclear(result);
-			ps_peer_drop(id);
-			continue;
 		}
-		ballot_seen = Max(ballot_seen, (uint64) ps_result_int8(result, 0, 1) >> 6);
-		if (PQgetvalue(result, 0, 0)[0] == 't')
+		if (!decided && ps_map_is_majority(round->yes & a, a) && ps_map_is_majority(round->yes & b, b))
 		{
-			round->yes |= PS_NODE_BIT(id);
-			if (with_value && ps_result_int8(result, 0, 2) > round->accepted_ballot)
-			{
-				round->accepted_ballot = ps_result_int8(result, 0, 2);
-				round->value = ps_result_bytes(result, 0, 3, &round->value_bytes);
-			}
+			decided = true;
+			deadline = Min(deadline, ps_deadline(PS_STRAGGLER_MS));
 		}
-		PQclear(result);
+		if (pending != 0 && pending == before)
+			ps_conn_wait_any(peers, pending, deadline);
 	}
+	for (uint32 id = 1; id < PS_NODES_MAX; id++)
+		if (PS_HAS_NODE(pending, id))
+			ps_peer_drop(id);
 }
 
 /* (a) to (c): the current map, or NULL when there was no majority. */
@@ -142,10 +193,11 @@ read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
 	PsNodeSet	voters = ps_map_voters(known);
 
 	*ballot = ((++ballot_seen) << 6) | ps_map_self();
+	PS_FAULT("proposer.before_prepare");
 	args[0] = ps_arg_int8((int64) known->cluster_id);
 	args[1] = ps_arg_int8((int64) *ballot);
 	ask_all(&round, known, NULL, "SELECT * FROM payshard.peer_prepare($1, $2)", 2, args, deadline);
-	gather(&round, true, deadline);
+	gather(&round, true, voters, voters, deadline);
 	if (round.value == NULL || !ps_map_is_majority(round.yes & voters, voters))
 		return NULL;
 	wrong = ps_map_read(current, round.value, round.value_bytes);
@@ -160,7 +212,7 @@ read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
 		Round		more = {0};
 
 		ask_all(&more, current, NULL, "SELECT * FROM payshard.peer_prepare($1, $2)", 2, args, deadline);
-		gather(&more, true, deadline);
+		gather(&more, true, voters & ~round.yes, voters & ~round.yes, deadline);
 
 		/*
 		 * Those asked before refuse the same ballot: their promise holds. A
@@ -188,7 +240,7 @@ accept(const PsMap *current, const PsMap *next, uint64 ballot,
 	args[2] = ps_arg_bytes(bytes->data, bytes->len);
 	PS_FAULT("proposer.before_accept");
 	ask_all(&round, current, next, "SELECT * FROM payshard.peer_accept($1, $2, $3)", 3, args, deadline);
-	gather(&round, false, deadline);
+	gather(&round, false, old_voters, new_voters, deadline);
 	PS_FAULT("proposer.after_accept");
 	return ps_map_is_majority(round.yes & old_voters, old_voters) &&
 		ps_map_is_majority(round.yes & new_voters, new_voters);
@@ -200,30 +252,15 @@ spread(const PsMap *next, StringInfo bytes, TimestampTz deadline)
 {
 	Round		round = {0};
 	PsArg		arg = ps_arg_bytes(bytes->data, bytes->len);
-	const char *sql = "SELECT payshard.peer_learn($1), 0";
-	const char *trouble = NULL;
+	PsNodeSet	self = PS_NODE_BIT(ps_map_self());
 
-	ask_all(&round, next, NULL, sql, 1, &arg, deadline);
-	for (uint32 id = 1; id < PS_NODES_MAX; id++)
-	{
-		PGresult   *result;
-
-		if (!PS_HAS_NODE(round.asked, id))
-			continue;
-		result = ps_conn_result(peers[id], deadline);
-		if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
-		{
-			if (id == ps_map_self())
-				trouble = ps_conn_why(result, peers[id]);
-			ps_peer_drop(id);
-		}
-		PQclear(result);
-	}
+	ask_all(&round, next, NULL, "SELECT true, 0 FROM payshard.peer_learn($1)", 1, &arg, deadline);
+	gather(&round, false, self, self, deadline);
 	if (ps_map_epoch() < next->epoch)
 		ereport(ERROR,
 				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
 				 errmsg("this node could not adopt the payshard map of epoch " UINT64_FORMAT, next->epoch),
-				 errdetail("%s", trouble ? trouble : "It cannot reach itself by its own foreign server."),
+				 errdetail("It cannot reach itself by its own foreign server, or the map is held for too long."),
 				 errhint("The map is chosen. Check the foreign server of this node in payshard.nodes and pg_hba.conf.")));
 }
 
@@ -291,7 +328,9 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 		ps_map_put(&bytes, next);
 		if (accept(current, next, ballot, &bytes, round_end))
 		{
+			PS_FAULT("proposer.chosen");
 			spread(next, &bytes, ps_deadline(ps_call_timeout_ms));
+			PS_FAULT("proposer.after_spread");
 			return next;
 		}
 		memcpy(known, current, sizeof(PsMap));

@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "ground/step.h"
 #include "ground/wire.h"
+#include "keep/heartbeat.h"
 #include "keep/proposer.h"
 #include "keep/settlement.h"
 #include "libpq-fe.h"
@@ -30,6 +31,7 @@
 #include "utils/hsearch.h"
 
 #define PS_SETTLE_TIMEOUT_MS 60000
+#define PS_SETTLE_SLICE_MS 500	/* between two looks whether a member is alive */
 
 /* One record of the union. */
 typedef struct UnionKey
@@ -68,6 +70,7 @@ static PGresult *
 call_member(const PsMap *map, uint32 id, const char *sql, int n_args, PsArg *args, uint32 *absent)
 {
 	const char *name = ps_map_node((PsMap *) map, id)->name;
+	TimestampTz deadline = ps_deadline(PS_SETTLE_TIMEOUT_MS);
 	PGconn	   *conn;
 	PGresult   *result;
 
@@ -78,7 +81,10 @@ call_member(const PsMap *map, uint32 id, const char *sql, int n_args, PsArg *arg
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("node \"%s\" cannot be reached", name),
 				 errdetail("Its journal is needed to settle what a lost primary has committed.")));
-	result = ps_conn_call(conn, sql, n_args, args, false, ps_deadline(PS_SETTLE_TIMEOUT_MS));
+	result = ps_conn_call(conn, sql, n_args, args, false, ps_deadline(PS_SETTLE_SLICE_MS));
+	while (result == NULL && PQstatus(conn) == CONNECTION_OK && !ps_is_silent(id) &&
+		   GetCurrentTimestamp() < deadline)
+		result = ps_conn_result(conn, ps_deadline(PS_SETTLE_SLICE_MS));
 	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
 	{
 		if (result)
@@ -88,6 +94,26 @@ call_member(const PsMap *map, uint32 id, const char *sql, int n_args, PsArg *arg
 	}
 	*absent = 0;
 	return result;
+}
+
+/*
+ * May a member's journal testify to this record?  Only when it is in sync for
+ * one of its shards: after it has left those, an ABORT may have passed it by.
+ * An ABORT itself is final wherever it is found.
+ */
+static bool
+speaks_for(const PsMap *map, uint32 id, const PsRecord *record)
+{
+	if (record->kind == PS_RECORD_ABORT)
+		return true;
+	for (int i = 0; i < record->n_shards; i++)
+	{
+		int			shard = ps_record_shard(record, i);
+
+		if (shard < map->n_shards && PS_HAS_NODE(map->shards[shard].in_sync, id))
+			return true;
+	}
+	return false;
 }
 
 /* (a) for one member: fence, then its tail into the union. */
@@ -119,6 +145,8 @@ take_tail(const PsMap *map, uint32 origin, uint32 id, StringInfo map_bytes,
 					(errcode(ERRCODE_PROTOCOL_VIOLATION),
 					 errmsg("a journal record of node %u is damaged", id)));
 		key.seq = record.seq;
+		if (!speaks_for(map, id, &record))
+			continue;
 		entry = hash_search(all->records, &key, HASH_ENTER, &found);
 		if (!found)
 			entry->record = record;
@@ -282,6 +310,7 @@ ps_settle_origin(const PsMap *map, uint32 origin, uint32 *absent)
 	settled.upto = node->state == PS_NODE_FAILED ? node->incarnation : node->incarnation - 1;
 	initStringInfo(&map_bytes);
 	ps_map_put(&map_bytes, map);
+	PS_FAULT("settle.before_tails");
 	for (uint32 id = 1; members >> id; id++)
 		if (PS_HAS_NODE(members, id))
 			take_tail(map, origin, id, &map_bytes, &all, absent);
@@ -293,4 +322,5 @@ ps_settle_origin(const PsMap *map, uint32 origin, uint32 *absent)
 	PS_FAULT("settle.after_apply");
 	ps_propose_or_error(step_settled, &settled, psprintf("settled node %s: %ld entries", node->name, all.n),
 						PS_SETTLE_TIMEOUT_MS);
+	PS_FAULT("settle.after_settled");
 }

@@ -2,14 +2,18 @@
  * start.c
  *		What must have happened before this node serves anything (M3)?
  *
- * NOBODY -> KNOWN (identity and map loaded, boot counted, durably)
- *        -> STARTED (the register has our new incarnation; queue is empty)
+ * NOBODY -> KNOWN (identity and map loaded; a mark for this start, durable)
+ *        -> STARTED (the register has the mark and our new incarnation, the
+ *			mark is confirmed here, the queue is empty)
  *
- * The boot counter is counted and committed before the register hears of it:
- * a data directory that the register did not see last comes with a counter
- * that does not fit, and is a stranger.  STARTED is given up when a commit's
- * outcome could not be found out (W7): then a new incarnation is taken and the
- * old one settled as after a crash (F1).
+ * The register keeps the mark of each node's last start.  A directory that was
+ * restored or cloned has another one, or its WAL ends before what peers have
+ * heard of this node: it is a stranger.  The mark is durable here before the
+ * register hears of it, and confirmed before anything is served, so that a
+ * crash in between is no reason to be taken for one.
+ *
+ * STARTED is given up when a commit's outcome could not be found out (W7):
+ * then a new incarnation is taken and the old one settled as after a crash (F1).
  */
 #include "postgres.h"
 
@@ -41,12 +45,11 @@ PS_FUNCTION(payshard_peer_heard);
 #define PS_START_TIMEOUT_MS 10000
 #define PS_RESTART_MS 1000
 
-/* The boot counter of this run of the keeper; 0 = not counted yet. */
-static uint64 boot = 0;
-
 typedef struct StartStep
 {
-	uint64		boot;
+	uint64		last;			/* mark of this directory's last start */
+	uint64		attempt;		/* mark of this one */
+	bool		is_judged;		/* is_stranger is valid */
 	bool		is_behind;		/* our WAL ends before what a peer has heard of us */
 	bool		is_stranger;
 } StartStep;
@@ -81,20 +84,25 @@ heard_lsn(const PsMap *map)
 	return highest;
 }
 
-/*
- * A stranger's rows are not to be trusted: all of it is to be copied (M3).
- * From here on this directory's counter is the register's.
- */
+/* What of a stranger's rows is not in sync is not to be trusted: copy it all. */
 static void
-distrust_own_rows(uint64 registered_boot)
+distrust_own_rows(void)
 {
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_execute("INSERT INTO payshard.full_copy SELECT s, 'stranger' FROM generate_series(0, 1023) s "
 				"ON CONFLICT (shard) DO UPDATE SET reason = 'stranger'", false, 0);
-	SPI_execute(psprintf("UPDATE payshard.node_self SET boot = " UINT64_FORMAT, registered_boot), false, 0);
 	PopActiveSnapshot();
 	SPI_finish();
+}
+
+/* Durable before anything is served. */
+static void
+confirm_start(const StartStep *start)
+{
+	if (start->is_stranger)
+		distrust_own_rows();
+	ps_identity_confirm(start->attempt);
 	CommitTransactionCommand();
 	StartTransactionCommand();
 }
@@ -108,23 +116,28 @@ step_start(PsMap *map, void *arg)
 	if (node == NULL)
 		return "This node is not a member of the cluster.";
 
-	/*
-	 * A directory that was restored or cloned: the register has seen this
-	 * counter, or one beyond it, from another run.
-	 */
-	start->is_stranger = start->is_behind || node->boot >= start->boot ||
-		(node->system_id != GetSystemIdentifier() && node->boot > 0);
-	return ps_step_start(map, node->id, Max(start->boot, node->boot + 1),
-						 GetSystemIdentifier(), start->is_stranger);
+	if (node->boot == start->attempt)
+	{
+		/* chosen in an earlier round; of an earlier run: nobody knows how */
+		if (!start->is_judged)
+			start->is_stranger = true;
+		return NULL;
+	}
+	start->is_judged = true;
+	start->is_stranger = start->is_behind || (node->boot != 0 && node->boot != start->last) ||
+		(node->boot != 0 && node->system_id != GetSystemIdentifier());
+	return ps_step_start(map, node->id, start->attempt, GetSystemIdentifier(), start->is_stranger);
 }
 
-/* Counts this start, in a transaction that is committed before we go on. */
-static void
-count_boot(void)
+/* A mark for this start, committed before we go on. */
+static uint64
+mark_start(void)
 {
-	boot = ps_identity_count_boot();
+	uint64		attempt = ps_identity_attempt();
+
 	CommitTransactionCommand();
 	StartTransactionCommand();
+	return attempt;
 }
 
 /*
@@ -168,25 +181,25 @@ ps_duty_start(void)
 	if (map == NULL || ps_map_node(map, ps_map_self()) == NULL)
 		return true;			/* invited, but no member yet */
 	/* a start within the life of one server is a start, too */
-	count_boot();
+	PS_FAULT("start.before_boot");
+	step.last = identity.boot;
+	step.attempt = mark_start();
 	map = ps_map_copy();		/* the former copy went with its transaction */
 	PS_FAULT("start.before_incarnation");
-	step.boot = boot;
 	step.is_behind = heard_lsn(map) > GetFlushRecPtr(NULL);
 	pg_atomic_write_u32(&ps_shared->needs_recovery, 0);
 	map = ps_propose_or_error(step_start, &step, psprintf("start of node %s", identity.name),
 							  PS_START_TIMEOUT_MS);
 	PS_FAULT("start.after_incarnation");
 	node = ps_map_node(map, ps_map_self());
-	boot = node->boot;
 	incarnation = node->incarnation;
 	ereport(LOG,
 			(errmsg("payshard node \"%s\" has started with incarnation " UINT64_FORMAT ", epoch " UINT64_FORMAT "%s",
 					node->name, node->incarnation, map->epoch,
 					step.is_stranger ? ", as a stranger" : "")));
-	if (step.is_stranger)
-		distrust_own_rows(boot);
+	confirm_start(&step);
 	ps_queue_reset();
+	PS_FAULT("start.before_open");
 	ps_map_set_incarnation(incarnation);
 	return true;
 }

@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "node/identity.h"
 #include "node/settings.h"
+#include "port/pg_bitutils.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "catalog/pg_user_mapping.h"
@@ -257,6 +258,31 @@ ps_conn_result(PGconn *conn, TimestampTz deadline)
 	}
 	PQclear(last);
 	return NULL;
+}
+
+bool
+ps_conn_has_result(PGconn *conn)
+{
+	if (PQstatus(conn) == CONNECTION_BAD || PQflush(conn) < 0)
+		return true;
+	return !PQconsumeInput(conn) || !PQisBusy(conn);
+}
+
+void
+ps_conn_wait_any(PGconn *const *conns, uint64 set, TimestampTz deadline)
+{
+	WaitEventSet *events = CreateWaitEventSet(CurrentMemoryContext, pg_popcount64(set) + 2);
+	WaitEvent	occurred;
+
+	AddWaitEventToSet(events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	for (int i = 0; i < 64; i++)
+		if ((set & (UINT64CONST(1) << i)) && PQsocket(conns[i]) >= 0)
+			AddWaitEventToSet(events, WL_SOCKET_READABLE, PQsocket(conns[i]), NULL, NULL);
+	(void) WaitEventSetWait(events, ms_left(deadline), &occurred, 1, PG_WAIT_EXTENSION);
+	FreeWaitEventSet(events);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
 }
 
 PGresult *

@@ -57,6 +57,15 @@ extern bool ps_conn_send(PGconn *conn, const char *sql, int n_args,
  */
 extern PGresult *ps_conn_result(PGconn *conn, TimestampTz deadline);
 
+/* Is the answer there, or the connection gone: would result not wait? */
+extern bool ps_conn_has_result(PGconn *conn);
+
+/*
+ * Waits until something happens on one of the connections whose index is in
+ * `set`, or until the deadline; interruptible.
+ */
+extern void ps_conn_wait_any(PGconn *const *conns, uint64 set, TimestampTz deadline);
+
 /* send + result. */
 extern PGresult *ps_conn_call(PGconn *conn, const char *sql, int n_args,
 							  const PsArg *args, bool binary_result,

@@ -1,15 +1,18 @@
 /*
  * identity.c
- *		Which node of which cluster is this database, and for the how many-th
- *		time has it started?
+ *		Which node of which cluster is this database, and which start of it does
+ *		the register know?
  *
  * Not part of a logical dump: what is restored wakes up as nobody.  A physical
- * copy carries it all; the register's boot counter tells copies apart (M3).
+ * copy carries it all.  Each start asks the register under a random mark, kept
+ * durably until the register has it; a directory whose last mark is not the
+ * register's was restored or cloned (M3).
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "node/identity.h"
 #include "utils/acl.h"
@@ -54,18 +57,46 @@ ps_identity_peer_role(void)
 }
 
 uint64
-ps_identity_count_boot(void)
+ps_identity_attempt(void)
 {
-	uint64		boot = 0;
+	uint64		fresh = 0;
+	uint64		attempt = 0;
+	Oid			type = INT8OID;
+	Datum		arg;
 	bool		isnull;
 
+	while (fresh == 0)
+	{
+		if (!pg_strong_random(&fresh, sizeof(fresh)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		fresh >>= 1;			/* a positive bigint */
+	}
+	arg = Int64GetDatum(fresh);
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_execute("UPDATE payshard.node_self SET boot = boot + 1 RETURNING boot", false, 1);
+	SPI_execute_with_args("UPDATE payshard.node_self SET boot_attempt = coalesce(boot_attempt, $1) "
+						  "RETURNING boot_attempt", 1, &type, &arg, NULL, false, 1);
 	if (SPI_processed == 1)
-		boot = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		attempt = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	PopActiveSnapshot();
 	SPI_finish();
 	ForceSyncCommit();
-	return boot;
+	return attempt;
+}
+
+void
+ps_identity_confirm(uint64 boot)
+{
+	Oid			type = INT8OID;
+	Datum		arg = Int64GetDatum(boot);
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_execute_with_args("UPDATE payshard.node_self SET boot = $1, boot_attempt = NULL",
+						  1, &type, &arg, NULL, false, 0);
+	PopActiveSnapshot();
+	SPI_finish();
+	ForceSyncCommit();
 }

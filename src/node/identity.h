@@ -13,7 +13,8 @@ typedef struct PsIdentity
 	uint32		node_id;
 	char		name[64];
 	Oid			peer_role;		/* workers connect to peers as this role */
-	uint64		boot;			/* starts of this data directory (M3) */
+	uint64		boot;			/* mark that the register has of this directory's
+								 * last start; 0 = never started (M3) */
 } PsIdentity;
 
 /* false while this database is no node.  Needs a transaction. */
@@ -22,7 +23,15 @@ extern bool ps_identity_read(PsIdentity *identity);
 /* The peer role; the bootstrap superuser while this database is no node. */
 extern Oid	ps_identity_peer_role(void);
 
-/* Counts this start; returns the new boot counter.  Needs a transaction. */
-extern uint64 ps_identity_count_boot(void);
+/*
+ * ps_identity_attempt
+ *		The mark under which this directory asks for its next incarnation: the
+ *		same one until it is confirmed.  Written durably by the caller's commit.
+ *
+ * ps_identity_confirm
+ *		The register has the mark: it is this directory's last start.
+ */
+extern uint64 ps_identity_attempt(void);
+extern void ps_identity_confirm(uint64 boot);
 
 #endif

@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "node/fault.h"
 #include "node/map.h"
 #include "node/tables.h"
 #include "storage/lmgr.h"
@@ -100,6 +101,19 @@ ps_map_node_name(uint32 id)
 		name = pstrdup(node->name);
 	LWLockRelease(&ps_shared->map_lock);
 	return name ? name : psprintf("node %u", id);
+}
+
+uint64
+ps_map_settled(uint32 id)
+{
+	uint64		settled;
+	PsMapNode  *node;
+
+	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
+	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
+	settled = node ? node->settled : 0;
+	LWLockRelease(&ps_shared->map_lock);
+	return settled;
 }
 
 bool
@@ -257,6 +271,7 @@ ps_map_adopt(const void *data, size_t bytes)
 		pfree(map);
 		return false;
 	}
+	PS_FAULT("map.before_adopt");
 	LockRelationOid(ps_table_oid(PS_TABLE_CHOSEN_MAP), ExclusiveLock);
 	/* somebody else may have adopted a newer one while we waited */
 	if (map->epoch <= ps_map_epoch())
@@ -266,6 +281,7 @@ ps_map_adopt(const void *data, size_t bytes)
 	}
 	write_durably(map, data, bytes);
 	ForceSyncCommit();
+	PS_FAULT("map.before_commit");
 	if (pending)
 		pfree(pending);
 	pending = map;
@@ -277,6 +293,7 @@ ps_map_at_commit(void)
 {
 	if (pending == NULL)
 		return;
+	PS_FAULT("map.after_commit");
 	install(pending);
 	pfree(pending);
 	pending = NULL;

@@ -31,6 +31,8 @@ extern bool ps_map_shard(int shard, PsMapShard *out);
 extern int	ps_map_n_shards(void);
 /* A node's name, palloc'd; "node <id>" when unknown. */
 extern char *ps_map_node_name(uint32 id);
+/* Up to which incarnation a node is settled (F5); 0 when unknown. */
+extern uint64 ps_map_settled(uint32 id);
 /* Is the node of this id, in this incarnation, a member of the map? */
 extern bool ps_map_is_member(uint32 id, uint64 incarnation);
 

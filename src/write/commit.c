@@ -105,13 +105,18 @@ static void
 abort_everywhere(PsEntry *entry)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_abort_timeout_ms);
-	PsOutcome	outcome;
+	PsOutcome	outcome = PS_OUTCOME_WAIT;
+	bool		put;
 
 	PS_FAULT("commit.before_abort");
-	ps_queue_put_abort(entry);
-	while ((outcome = ps_queue_outcome(entry, true)) == PS_OUTCOME_WAIT &&
+	put = ps_queue_put_abort(entry);
+	while ((!put || (outcome = ps_queue_outcome(entry, true)) == PS_OUTCOME_WAIT) &&
 		   GetCurrentTimestamp() < deadline)
-		nap(100);
+	{
+		nap(put ? 100 : 5);
+		if (!put)
+			put = ps_queue_put_abort(entry);
+	}
 	PS_FAULT("commit.after_abort");
 	if (outcome == PS_OUTCOME_ACKED)
 	{
@@ -183,6 +188,28 @@ await_members(PsEntry *entry)
 		}
 		nap(ps_keepalive_ms);
 	}
+}
+
+/*
+ * (b) with the answer to an error that nobody expects there (out of memory):
+ * the others have the entry, so that it must be taken back before it is told.
+ */
+static void
+await_or_take_back(PsEntry *entry)
+{
+	PG_TRY();
+	{
+		PS_FAULT("commit.after_enqueue");
+		await_members(entry);
+		PS_FAULT("commit.after_acks");
+	}
+	PG_CATCH();
+	{
+		if (stage == COMMIT_UNDECIDED && geterrcode() != ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN)
+			abort_everywhere(entry);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 }
 
 /* (a): enqueue; an error amid it takes the entry back. */
@@ -257,9 +284,7 @@ pre_commit(void)
 	entry = encode_entry(set);
 	enqueue(entry);
 	HOLD_INTERRUPTS();
-	PS_FAULT("commit.after_enqueue");
-	await_members(entry);
-	PS_FAULT("commit.after_acks");
+	await_or_take_back(entry);
 	reach_point_of_no_return(entry, set);
 	RESUME_INTERRUPTS();
 	MemoryContextSwitchTo(old);
@@ -286,8 +311,15 @@ at_abort(void)
 	/*
 	 * COMMIT_UNDECIDED here means that the outcome is unknown: the waiter
 	 * stays linked, so that "decided" does not pass its entry, until the
-	 * queue starts a new incarnation.
+	 * queue starts a new incarnation.  That it must: whoever else ended this
+	 * process or its shards, the entry is settled with the old one (F1).
 	 */
+	if (stage == COMMIT_UNDECIDED && ps_map_incarnation() == ps_write_set()->incarnation)
+	{
+		pg_atomic_write_u32(&ps_shared->needs_recovery, 1);
+		ps_map_set_incarnation(0);
+		ps_wake_keeper();
+	}
 	stage = COMMIT_IDLE;
 	ps_map_at_abort();
 	ps_journal_at_abort();

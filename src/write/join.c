@@ -171,6 +171,7 @@ payshard_peer_join_keys(PG_FUNCTION_ARGS)
 	SPITupleTable *table;
 
 	require_peer();
+	PS_FAULT("join.keys");
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
 	n = run_for_shards("SELECT shard, table_id, key FROM payshard.dirty_key "
@@ -225,11 +226,68 @@ payshard_peer_copy(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* One record of a settled incarnation: its keys in shards that are still out. */
+static void
+note_record(const PsRecord *record, const int *copied, int n_copied)
+{
+	PsReader	reader;
+	PsOp		op;
+
+	ps_reader_init(&reader, record->ops, record->ops_bytes);
+	while (ps_op_next(&reader, &op))
+	{
+		PsMapShard	state;
+
+		if (contains(copied, n_copied, op.shard) || !ps_map_shard(op.shard, &state))
+			continue;
+		if (PS_HAS_NODE(state.placements & ~state.in_sync, ps_map_self()))
+			ps_dirty_record_op(ps_map_self(), &op);
+	}
+}
+
+/*
+ * Entries of settled incarnations that are still here were journaled before
+ * this node left; they count for nothing but their keys, which the copy has
+ * brought for the shards in the list, and which are noted for the others.
+ */
+static void
+discard_settled(const int *copied, int n_copied)
+{
+	for (uint32 origin = 1; origin < PS_NODES_MAX; origin++)
+	{
+		uint64		settled = ps_map_settled(origin);
+		char	   *where = psprintf("WHERE origin = %u AND incarnation <= " UINT64_FORMAT, origin, settled);
+		bool		isnull;
+		uint64		n;
+		SPITupleTable *table;
+
+		if (settled == 0)
+			continue;
+		PushActiveSnapshot(GetTransactionSnapshot());
+		SPI_execute(psprintf("DELETE FROM payshard.journal %s RETURNING records", where), false, 0);
+		n = SPI_processed;
+		table = SPI_tuptable;
+		for (uint64 i = 0; i < n; i++)
+		{
+			bytea	   *records = DatumGetByteaPP(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull));
+			PsReader	reader;
+			PsRecord	record;
+
+			ps_reader_init(&reader, VARDATA_ANY(records), VARSIZE_ANY_EXHDR(records));
+			while (ps_record_next(&reader, &record))
+				note_record(&record, copied, n_copied);
+		}
+		SPI_execute(psprintf("DELETE FROM payshard.journal_abort %s", where), false, 0);
+		PopActiveSnapshot();
+	}
+}
+
 /* peer_join_copied(shards) */
 Datum
 payshard_peer_join_copied(PG_FUNCTION_ARGS)
 {
-	Datum		shards = PG_GETARG_DATUM(0);
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
+	Datum		shards = PointerGetDatum(array);
 
 	require_peer();
 	PS_FAULT("join.before_copied");
@@ -238,9 +296,12 @@ payshard_peer_join_copied(PG_FUNCTION_ARGS)
 	run_for_shards("DELETE FROM payshard.dirty_key WHERE shard = ANY ($1) "
 				   "AND node = (SELECT node_id FROM payshard.node_self)", shards, 1, 0, 0, 0);
 	run_for_shards("DELETE FROM payshard.full_copy WHERE shard = ANY ($1)", shards, 1, 0, 0, 0);
+	ps_map_lock();
+	discard_settled((int *) ARR_DATA_PTR(array), ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)));
 	SPI_finish();
 	ps_journal_feeds_changed();
 	ForceSyncCommit();
+	PS_FAULT("join.copied");
 	PG_RETURN_VOID();
 }
 
@@ -267,6 +328,7 @@ payshard_peer_await_applied(PG_FUNCTION_ARGS)
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PG_GETARG_INT32(3));
 
 	require_peer();
+	PS_FAULT("join.await_applied");
 	for (;;)
 	{
 		if (pg_atomic_read_u64(&origin->incarnation) != incarnation)
@@ -292,6 +354,7 @@ payshard_peer_digest(PG_FUNCTION_ARGS)
 	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 
 	require_peer();
+	PS_FAULT("join.digest");
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < n; i++)
 	{

@@ -172,8 +172,11 @@ enter(const PsEntry *entry)
 		ConditionVariableCancelSleep();
 	}
 	is_primary = still_primary(entry);
-	if (is_primary && has_copies(entry))
+	if (is_primary && has_copies(entry) && !my_waiter()->linked)
 		return;
+	/* linked: the outcome of this backend's last commit is unknown; recovery
+	 * with a new incarnation is under way */
+	is_primary &= !my_waiter()->linked;
 	LWLockRelease(&QUEUE->lock);
 	if (is_primary)
 		too_few_copies();
@@ -281,7 +284,7 @@ ps_queue_put(PsEntry *entry, bool *begun)
 		ConditionVariableBroadcast(&QUEUE->changed);
 }
 
-void
+bool
 ps_queue_put_abort(PsEntry *entry)
 {
 	PsSharedWaiter *waiter = my_waiter();
@@ -297,14 +300,19 @@ ps_queue_put_abort(PsEntry *entry)
 	if (QUEUE->writer == ps_my_procno())
 		QUEUE->writer = -1;
 	targets = members(entry, true);
-	waiter->last_seq = ++QUEUE->last_seq;
-	waiter->await = targets;
-	put = append(&record, waiter->last_seq, waiter->first_seq, targets);
+	/* not amid another's fragments: seqs ascend in the ring */
+	put = QUEUE->writer < 0 &&
+		append(&record, QUEUE->last_seq + 1, waiter->first_seq, targets);
+	if (put)
+	{
+		waiter->last_seq = ++QUEUE->last_seq;
+		waiter->await = targets;
+	}
 	LWLockRelease(&QUEUE->lock);
-	if (!put)
-		waiter->await |= 1;		/* no room: bit 0 is never acked */
+	pfree(record.data);
 	wake_targets(targets);
 	ConditionVariableBroadcast(&QUEUE->changed);
+	return put;
 }
 
 PsOutcome
@@ -318,7 +326,7 @@ ps_queue_outcome(PsEntry *entry, bool for_abort)
 		outcome = PS_OUTCOME_LOST;
 	else
 	{
-		PsNodeSet	await = members(entry, for_abort) | (waiter->await & 1);
+		PsNodeSet	await = members(entry, for_abort);
 
 		for (uint32 i = 1; await >> i; i++)
 			if (PS_HAS_NODE(await, i) && ps_shared->peers[i].acked_seq >= waiter->last_seq)

@@ -58,8 +58,11 @@ extern void ps_queue_reset(void);
  */
 extern void ps_queue_put(PsEntry *entry, bool *begun);
 
-/* Puts the ABORT of this backend's entry (W7); passes a closed gate. */
-extern void ps_queue_put_abort(PsEntry *entry);
+/*
+ * Puts the ABORT of this backend's entry (W7); passes a closed gate.  False
+ * when there is no room just now: to be called again.
+ */
+extern bool ps_queue_put_abort(PsEntry *entry);
 
 /* Where does this backend's entry (or ABORT: for_abort) stand? */
 extern PsOutcome ps_queue_outcome(PsEntry *entry, bool for_abort);

@@ -68,8 +68,12 @@ known_seq(uint32 id, uint64 incarnation)
 	uint64		position_incarnation;
 	uint64		applied = ps_position_read(id, &position_incarnation);
 
-	if (position_incarnation > incarnation)
-		return PG_UINT64_MAX;	/* settled here */
+	/*
+	 * What is settled by the map, and still in the journal of a node that was
+	 * no member then, may have been aborted without its hearing of it.
+	 */
+	if (incarnation <= ps_map_settled(id) || position_incarnation > incarnation)
+		return PG_UINT64_MAX;
 	if (position_incarnation < incarnation)
 		applied = 0;
 	if (pg_atomic_read_u64(&origin->incarnation) == incarnation)
@@ -212,6 +216,7 @@ payshard_peer_settle_journal(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("records of a settlement are damaged")));
 	ForceSyncCommit();
+	PS_FAULT("settle.journaled");
 	PG_RETURN_INT32(lacked);
 }
 
@@ -245,11 +250,8 @@ apply_incarnation(uint32 origin, uint64 incarnation)
 	uint64		applied = ps_position_read(origin, &position_incarnation);
 	uint64		last = ps_journal_last_seq(origin, incarnation);
 
-	if (position_incarnation > incarnation)
-	{
-		ps_journal_prune(origin, incarnation, 0, PG_INT64_MAX);
-		return;
-	}
+	if (position_incarnation > incarnation || incarnation <= ps_map_settled(origin))
+		return;					/* what is left of it counts for nothing but its keys (J2) */
 	if (position_incarnation < incarnation)
 		applied = 0;
 	while (applied < last)
@@ -289,5 +291,6 @@ payshard_peer_settle_apply(PG_FUNCTION_ARGS)
 	if (position_incarnation <= upto)
 		ps_position_write(origin, upto + 1, 0, 0);
 	ForceSyncCommit();
+	PS_FAULT("settle.applied");
 	PG_RETURN_VOID();
 }
