@@ -45,7 +45,6 @@ static const struct
 }			duties[] = {
 	{"start", ps_duty_start},
 	{"processes", ps_duty_processes},
-	{"ddl", ps_allnodes_resolve},
 	{"recover", ps_duty_recover},
 	{"leave", ps_duty_leave},
 	{"ddl", ps_allnodes_resolve},
