@@ -626,6 +626,8 @@ ps_allnodes_resolve(void)
 	bool		is_any_left = false;
 	MemoryContext outer = CurrentMemoryContext;
 
+	if (ps_map_self() == 0 || max_prepared_xacts == 0)
+		return false;
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_execute(psprintf("SELECT gid FROM pg_catalog.pg_prepared_xacts "

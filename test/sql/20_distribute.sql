@@ -2,6 +2,7 @@
 -- One node is a whole cluster here: what many nodes add is in test/t/110_distribute.pl.
 \set SHOW_CONTEXT never
 SET client_min_messages = warning;
+SET lock_timeout = '20s';
 -- this database may be a node already, of an earlier test
 DO $$
 BEGIN

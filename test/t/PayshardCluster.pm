@@ -106,6 +106,7 @@ sub create_cluster
 	$self->sql(1, sprintf(
 		"SELECT payshard.create_cluster('pay', shards => %d, replicas => %d, node => 'n1', conninfo => %s)",
 		$self->{shards}, $self->{replicas}, quote($self->conninfo(1))));
+	$self->wait_log(1, qr/has started with incarnation/, 30);
 	foreach my $i (2 .. $self->{nodes})
 	{
 		$self->add_node($i, weight => $is_witness{$i} ? 0 : 1);
