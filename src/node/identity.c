@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "node/identity.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -68,4 +69,14 @@ ps_identity_count_boot(void)
 	SPI_finish();
 	ForceSyncCommit();
 	return boot;
+}
+
+void
+ps_require_peer(void)
+{
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for a function of payshard's peers"),
+				 errhint("Use a superuser, or a role that payshard.grant_peer() was called for.")));
 }
