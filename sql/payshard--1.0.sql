@@ -684,3 +684,22 @@ COMMENT ON COLUMN payshard.stat_commits.sent_bytes IS 'bytes of these batches';
 COMMENT ON COLUMN payshard.stat_commits.apply_transactions IS 'transactions in which other primaries'' entries were applied here';
 COMMENT ON COLUMN payshard.stat_commits.apply_records IS 'entries and fragments of other primaries passed by apply';
 COMMENT ON COLUMN payshard.stat_commits.stats_reset IS 'since when the counters count';
+
+----------------------------------------------------------------------
+-- Comparing copies (Q3)
+----------------------------------------------------------------------
+
+CREATE FUNCTION payshard.peer_hold(origin int, incarnation bigint, below bigint) RETURNS boolean
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_hold';
+COMMENT ON FUNCTION payshard.peer_hold IS 'between nodes: holds apply of an origin''s entries below a number while copies are compared';
+CREATE FUNCTION payshard.peer_table_digests(shards int[], OUT shard int, OUT table_id bigint, OUT rows bigint, OUT digest text)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_table_digests';
+COMMENT ON FUNCTION payshard.peer_table_digests IS 'between nodes: digests of this node''s copies, by table';
+CREATE FUNCTION payshard.peer_verify(OUT shard int, OUT node text, OUT table_name text, OUT rows bigint,
+	OUT digest text, OUT equal boolean)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_verify';
+COMMENT ON FUNCTION payshard.peer_verify IS 'between nodes: compares the shards of which this node is primary with their other copies';
+CREATE FUNCTION payshard.verify(OUT shard int, OUT node text, OUT table_name text, OUT rows bigint,
+	OUT digest text, OUT equal boolean)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_verify';
+COMMENT ON FUNCTION payshard.verify IS 'compares all copies in sync, each shard at one moment, while payments go on: rows and digest of every copy; equal: as the primary''s; null: the shard could not be compared, because it recovers or its primary cannot be reached';

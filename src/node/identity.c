@@ -14,6 +14,7 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "node/identity.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -99,4 +100,14 @@ ps_identity_confirm(uint64 boot)
 	PopActiveSnapshot();
 	SPI_finish();
 	ForceSyncCommit();
+}
+
+void
+ps_require_peer(void)
+{
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for a function of payshard's peers"),
+				 errhint("Use a superuser, or a role that payshard.grant_peer() was called for.")));
 }

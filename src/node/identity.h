@@ -34,4 +34,13 @@ extern Oid	ps_identity_peer_role(void);
 extern uint64 ps_identity_attempt(void);
 extern void ps_identity_confirm(uint64 boot);
 
+/*
+ * ps_require_peer
+ *		ERROR 42501 unless the caller may use functions that nodes call on each
+ *		other.  For most of them EXECUTE is the right that counts: they run as
+ *		the extension's owner (SECURITY DEFINER) and are revoked from PUBLIC;
+ *		payshard.grant_peer() grants it.
+ */
+extern void ps_require_peer(void);
+
 #endif

@@ -17,6 +17,7 @@
 #include "ground/wire.h"
 #include "miscadmin.h"
 #include "node/fault.h"
+#include "node/identity.h"
 #include "node/map.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -45,10 +46,7 @@ PS_FUNCTION(payshard_peer_digest);
 static void
 require_peer(void)
 {
-	if (!superuser())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for a function of payshard's peers")));
+	ps_require_peer();
 	ps_map_require_cluster();
 }
 

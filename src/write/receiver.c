@@ -16,6 +16,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "node/fault.h"
+#include "node/identity.h"
 #include "node/map.h"
 #include "utils/timestamp.h"
 #include "write/journal.h"
@@ -78,15 +79,6 @@ check_sender(uint64 cluster_id, uint32 sender, uint64 incarnation, uint64 epoch,
 	return PS_RECEIVE_OK;
 }
 
-static void
-require_peer(void)
-{
-	if (!superuser())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for a function of payshard's peers")));
-}
-
 /* peer_hello(cluster_id, sender, incarnation, epoch, attach_seq) */
 Datum
 payshard_peer_hello(PG_FUNCTION_ARGS)
@@ -99,7 +91,7 @@ payshard_peer_hello(PG_FUNCTION_ARGS)
 	uint8		status;
 	uint64		journaled;
 
-	require_peer();
+	ps_require_peer();
 	if (ps_shared->map_loaded)
 		ps_map_lock();
 	status = check_sender(PG_GETARG_INT64(0), sender, incarnation, PG_GETARG_INT64(3), &why);
@@ -180,7 +172,7 @@ payshard_peer_journal(PG_FUNCTION_ARGS)
 	const char *why;
 	uint8		status;
 
-	require_peer();
+	ps_require_peer();
 	wrong = ps_batch_read(&batch, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
 	if (wrong)
 		ereport(FATAL,

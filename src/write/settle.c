@@ -24,6 +24,7 @@
 #include "ground/wire.h"
 #include "miscadmin.h"
 #include "node/fault.h"
+#include "node/identity.h"
 #include "node/map.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
@@ -43,10 +44,7 @@ PS_FUNCTION(payshard_peer_settle_apply);
 static void
 enter(uint32 origin, uint64 epoch)
 {
-	if (!superuser())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for a function of payshard's peers")));
+	ps_require_peer();
 	ps_map_require_cluster();
 	if (origin == 0 || origin >= PS_NODES_MAX)
 		ereport(ERROR,
