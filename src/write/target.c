@@ -98,7 +98,7 @@ open_target(PsTargets *targets, uint32 table_id, int shard)
 	target->format = ps_row_format(target->rel);
 	desc = RelationGetDescr(target->rel);
 	target->result = makeNode(ResultRelInfo);
-	InitResultRelInfo(target->result, target->rel, 1, NULL, 0);
+	InitResultRelInfo(target->result, target->rel, 0, NULL, 0);	/* 0: no range table */
 	target->result->ri_TrigDesc = NULL;
 	ExecOpenIndices(target->result, false);
 	target->row = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
