@@ -109,13 +109,12 @@ await_answer(char *sqlstate)
 		struct pollfd fd = {PQsocket(conn), POLLIN, 0};
 		int64_t		left_ms = (deadline - now_us(CLOCK_MONOTONIC)) / 1000;
 
-		strcpy(sqlstate, "08000");
 		if (left_ms <= 0)
+		{
+			strcpy(sqlstate, "08000");
 			return false;
-		if (poll(&fd, 1, (int) left_ms) < 0 && errno != EINTR)
-			return false;
-		strcpy(sqlstate, "08006");
-		if (!PQconsumeInput(conn))
+		}
+		if ((poll(&fd, 1, (int) left_ms) < 0 && errno != EINTR) || !PQconsumeInput(conn))
 			return false;
 	}
 	return true;
