@@ -18,6 +18,7 @@
 #include "libpq-fe.h"
 #include "link/conn.h"
 #include "miscadmin.h"
+#include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "utils/builtins.h"
@@ -188,7 +189,9 @@ payshard_failover(PG_FUNCTION_ARGS)
 			require_lost(node);
 		n_moved -= n_lost;
 		fail->id = node->id;
+		PS_FAULT("failover.before_fail");
 		ps_propose_or_error(step_fail, fail, psprintf("failover of node %s", name), PS_FAILOVER_TIMEOUT_MS);
+		PS_FAULT("failover.after_fail");
 	}
 	await_settled(node->id);
 	PG_RETURN_INT32(n_moved);

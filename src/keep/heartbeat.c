@@ -13,6 +13,7 @@
 #include "ground/step.h"
 #include "keep/heartbeat.h"
 #include "keep/proposer.h"
+#include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "utils/timestamp.h"

@@ -142,6 +142,7 @@ read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
 	PsNodeSet	voters = ps_map_voters(known);
 
 	*ballot = ((++ballot_seen) << 6) | ps_map_self();
+	PS_FAULT("proposer.before_prepare");
 	args[0] = ps_arg_int8((int64) known->cluster_id);
 	args[1] = ps_arg_int8((int64) *ballot);
 	ask_all(&round, known, NULL, "SELECT * FROM payshard.peer_prepare($1, $2)", 2, args, deadline);
@@ -291,7 +292,9 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 		ps_map_put(&bytes, next);
 		if (accept(current, next, ballot, &bytes, round_end))
 		{
+			PS_FAULT("proposer.chosen");
 			spread(next, &bytes, ps_deadline(ps_call_timeout_ms));
+			PS_FAULT("proposer.after_spread");
 			return next;
 		}
 		memcpy(known, current, sizeof(PsMap));

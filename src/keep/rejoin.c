@@ -191,6 +191,7 @@ teach_map(void)
 	StringInfoData bytes;
 	PsArg		arg;
 
+	PS_FAULT("rejoin.before_teach");
 	initStringInfo(&bytes);
 	ps_map_put(&bytes, ps_map_copy());
 	arg = ps_arg_bytes(bytes.data, bytes.len);
@@ -229,6 +230,7 @@ start_joining(void)
 	PS_FAULT("rejoin.before_join");
 	ps_propose_or_error(step_join, NULL, psprintf("node %s joins node %s", join.name,
 												  ps_map_node_name(ps_map_self())), ps_call_timeout_ms);
+	PS_FAULT("rejoin.after_join");
 	CommitTransactionCommand();
 	begin_snapshot();
 	open_gate();
@@ -247,6 +249,7 @@ copy_rows(bool full)
 	PS_FAULT("rejoin.after_copy");
 	PQclear(call("SELECT payshard.peer_join_copied($1::int[])", 1, &arg));
 	command("COMMIT");
+	PS_FAULT("rejoin.after_copied");
 	ereport(LOG,
 			(errmsg("payshard: node \"%s\" got %ld rows for %ld dirty keys, and all rows of %d of %d shards",
 					join.name, stats.rows, stats.keys, stats.full_shards, join.n)));
@@ -344,6 +347,7 @@ is_equal(void)
 	char	   *ours;
 	char	   *its;
 
+	PS_FAULT("rejoin.before_digest");
 	/* most of it before the gate is shut */
 	await_applied();
 	shut_gate();

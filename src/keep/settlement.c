@@ -282,6 +282,7 @@ ps_settle_origin(const PsMap *map, uint32 origin, uint32 *absent)
 	settled.upto = node->state == PS_NODE_FAILED ? node->incarnation : node->incarnation - 1;
 	initStringInfo(&map_bytes);
 	ps_map_put(&map_bytes, map);
+	PS_FAULT("settle.before_tails");
 	for (uint32 id = 1; members >> id; id++)
 		if (PS_HAS_NODE(members, id))
 			take_tail(map, origin, id, &map_bytes, &all, absent);
@@ -293,4 +294,5 @@ ps_settle_origin(const PsMap *map, uint32 origin, uint32 *absent)
 	PS_FAULT("settle.after_apply");
 	ps_propose_or_error(step_settled, &settled, psprintf("settled node %s: %ld entries", node->name, all.n),
 						PS_SETTLE_TIMEOUT_MS);
+	PS_FAULT("settle.after_settled");
 }

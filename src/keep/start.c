@@ -168,6 +168,7 @@ ps_duty_start(void)
 	if (map == NULL || ps_map_node(map, ps_map_self()) == NULL)
 		return true;			/* invited, but no member yet */
 	/* a start within the life of one server is a start, too */
+	PS_FAULT("start.before_boot");
 	count_boot();
 	map = ps_map_copy();		/* the former copy went with its transaction */
 	PS_FAULT("start.before_incarnation");
@@ -187,6 +188,7 @@ ps_duty_start(void)
 	if (step.is_stranger)
 		distrust_own_rows(boot);
 	ps_queue_reset();
+	PS_FAULT("start.before_open");
 	ps_map_set_incarnation(incarnation);
 	return true;
 }

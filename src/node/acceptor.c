@@ -102,6 +102,7 @@ payshard_peer_prepare(PG_FUNCTION_ARGS)
 		SPI_execute_with_args("UPDATE payshard.acceptor SET promised = $2 WHERE cluster_id = $1",
 							  2, types, args, NULL, false, 0);
 		ForceSyncCommit();
+		PS_FAULT("acceptor.promised");
 	}
 	SPI_finish();
 	values[0] = BoolGetDatum(promised);
@@ -136,6 +137,7 @@ payshard_peer_accept(PG_FUNCTION_ARGS)
 							  "WHERE cluster_id = $1",
 							  3, types, args, NULL, false, 0);
 		ForceSyncCommit();
+		PS_FAULT("acceptor.accepted");
 	}
 	SPI_finish();
 	values[0] = BoolGetDatum(accepted);

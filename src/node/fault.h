@@ -9,16 +9,22 @@
  *	panic		ereport(PANIC): the server crashes and restarts
  *	pause		waits until the point is disarmed
  *	disconnect	ereport(FATAL): this process, and so its connection, ends
+ *
+ * PS_RULE("F3") is true; a negative control arms "F3" with the action "off" and
+ * makes it false: that rule of doc/protocol.md is then not kept.
  */
 #ifndef PS_NODE_FAULT_H
 #define PS_NODE_FAULT_H
 
 #ifdef PAYSHARD_FAULTS
 #define PS_FAULT(point) ps_fault_hit(point)
+#define PS_RULE(name) ps_fault_rule(name)
 extern void ps_fault_hit(const char *point);
+extern bool ps_fault_rule(const char *rule);
 extern void ps_fault_install(void);
 #else
 #define PS_FAULT(point) ((void) 0)
+#define PS_RULE(name) (true)
 #define ps_fault_install() ((void) 0)
 #endif
 

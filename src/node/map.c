@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "node/fault.h"
 #include "node/map.h"
 #include "node/tables.h"
 #include "storage/lmgr.h"
@@ -257,6 +258,7 @@ ps_map_adopt(const void *data, size_t bytes)
 		pfree(map);
 		return false;
 	}
+	PS_FAULT("map.before_adopt");
 	LockRelationOid(ps_table_oid(PS_TABLE_CHOSEN_MAP), ExclusiveLock);
 	/* somebody else may have adopted a newer one while we waited */
 	if (map->epoch <= ps_map_epoch())
@@ -266,6 +268,7 @@ ps_map_adopt(const void *data, size_t bytes)
 	}
 	write_durably(map, data, bytes);
 	ForceSyncCommit();
+	PS_FAULT("map.before_commit");
 	if (pending)
 		pfree(pending);
 	pending = map;
@@ -277,6 +280,7 @@ ps_map_at_commit(void)
 {
 	if (pending == NULL)
 		return;
+	PS_FAULT("map.after_commit");
 	install(pending);
 	pfree(pending);
 	pending = NULL;

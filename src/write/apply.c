@@ -320,6 +320,7 @@ apply_origin(uint32 id)
 	PS_FAULT("apply.before_commit");
 	CommitTransactionCommand();
 	ps_stat_add(PS_STAT_APPLY_TRANSACTIONS, 1);
+	PS_FAULT("apply.after_commit");
 	if (pg_atomic_read_u64(&origin->incarnation) == incarnation)
 		pg_atomic_write_u64(&origin->applied_seq, now_applied);
 	return now_applied > applied;

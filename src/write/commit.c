@@ -48,7 +48,10 @@ static enum
 	COMMIT_MUST,				/* after (d): critical section */
 } stage = COMMIT_IDLE;
 
-/* The write-set as records for the queue, in TopTransactionContext. */
+/*
+ * The write-set as records for the queue, in TopTransactionContext; the queue
+ * puts in their seqs.
+ */
 static PsEntry *
 encode_entry(const PsWriteSet *set)
 {
@@ -71,7 +74,7 @@ encode_entry(const PsWriteSet *set)
 	{
 		uint8		flags = i < set->n_chunks - 1 ? PS_RECORD_MORE : 0;
 		StringInfo	record = makeStringInfo();
-		int			at = ps_record_begin(record, PS_RECORD_ENTRY, flags, 0, xid, 0,
+		int			at = ps_record_begin(record, PS_RECORD_ENTRY, flags, 1, xid, 1,
 										 shards, terms, set->n_touched);
 
 		appendBinaryStringInfo(record, set->chunks[i]->data, set->chunks[i]->len);
@@ -185,6 +188,28 @@ await_members(PsEntry *entry)
 	}
 }
 
+/*
+ * (b) with the answer to an error that nobody expects there (out of memory):
+ * the others have the entry, so that it must be taken back before it is told.
+ */
+static void
+await_or_take_back(PsEntry *entry)
+{
+	PG_TRY();
+	{
+		PS_FAULT("commit.after_enqueue");
+		await_members(entry);
+		PS_FAULT("commit.after_acks");
+	}
+	PG_CATCH();
+	{
+		if (stage == COMMIT_UNDECIDED && geterrcode() != ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN)
+			abort_everywhere(entry);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
 /* (a): enqueue; an error amid it takes the entry back. */
 static void
 enqueue(PsEntry *entry)
@@ -257,9 +282,7 @@ pre_commit(void)
 	entry = encode_entry(set);
 	enqueue(entry);
 	HOLD_INTERRUPTS();
-	PS_FAULT("commit.after_enqueue");
-	await_members(entry);
-	PS_FAULT("commit.after_acks");
+	await_or_take_back(entry);
 	reach_point_of_no_return(entry, set);
 	RESUME_INTERRUPTS();
 	MemoryContextSwitchTo(old);
@@ -286,8 +309,15 @@ at_abort(void)
 	/*
 	 * COMMIT_UNDECIDED here means that the outcome is unknown: the waiter
 	 * stays linked, so that "decided" does not pass its entry, until the
-	 * queue starts a new incarnation.
+	 * queue starts a new incarnation.  That it must: whoever else ended this
+	 * process or its shards, the entry is settled with the old one (F1).
 	 */
+	if (stage == COMMIT_UNDECIDED && ps_map_incarnation() == ps_write_set()->incarnation)
+	{
+		pg_atomic_write_u32(&ps_shared->needs_recovery, 1);
+		ps_map_set_incarnation(0);
+		ps_wake_keeper();
+	}
 	stage = COMMIT_IDLE;
 	ps_map_at_abort();
 	ps_journal_at_abort();

@@ -171,6 +171,7 @@ payshard_peer_join_keys(PG_FUNCTION_ARGS)
 	SPITupleTable *table;
 
 	require_peer();
+	PS_FAULT("join.keys");
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
 	n = run_for_shards("SELECT shard, table_id, key FROM payshard.dirty_key "
@@ -241,6 +242,7 @@ payshard_peer_join_copied(PG_FUNCTION_ARGS)
 	SPI_finish();
 	ps_journal_feeds_changed();
 	ForceSyncCommit();
+	PS_FAULT("join.copied");
 	PG_RETURN_VOID();
 }
 
@@ -267,6 +269,7 @@ payshard_peer_await_applied(PG_FUNCTION_ARGS)
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PG_GETARG_INT32(3));
 
 	require_peer();
+	PS_FAULT("join.await_applied");
 	for (;;)
 	{
 		if (pg_atomic_read_u64(&origin->incarnation) != incarnation)
@@ -292,6 +295,7 @@ payshard_peer_digest(PG_FUNCTION_ARGS)
 	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 
 	require_peer();
+	PS_FAULT("join.digest");
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < n; i++)
 	{

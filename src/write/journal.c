@@ -17,6 +17,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "node/fault.h"
 #include "node/map.h"
 #include "storage/lmgr.h"
 #include "utils/pg_lsn.h"
@@ -264,6 +265,7 @@ ps_journal_at_commit(void)
 	}
 	if (pending.origin == 0)
 		return;
+	PS_FAULT("receiver.after_commit");
 	origin = &ps_shared->origins[pending.origin];
 	if (pg_atomic_read_u64(&origin->incarnation) == pending.incarnation)
 		pg_atomic_write_u64(&origin->journaled_seq, pending.last_seq);

@@ -105,6 +105,7 @@ payshard_peer_hello(PG_FUNCTION_ARGS)
 	status = check_sender(PG_GETARG_INT64(0), sender, incarnation, PG_GETARG_INT64(3), &why);
 	if (status != PS_RECEIVE_OK)
 		PG_RETURN_BYTEA_P(answer(status, 0, why));
+	PS_FAULT("receiver.hello");
 	ps_journal_lock(sender);
 	origin = &ps_shared->origins[sender];
 	if (pg_atomic_read_u64(&origin->incarnation) != incarnation)
@@ -163,6 +164,7 @@ receive(const PsBatch *batch)
 		PS_FAULT("receiver.before_journal");
 		ps_journal_insert(batch->sender, batch->incarnation, batch);
 		ForceSyncCommit();
+		PS_FAULT("receiver.before_commit");
 	}
 	note_decided(origin, batch);
 	return PS_RECEIVE_OK;

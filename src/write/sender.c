@@ -197,6 +197,7 @@ hello(void)
 	size_t		rest_bytes;
 	bool		go_on = false;
 
+	PS_FAULT("sender.before_hello");
 	ps_queue_cursor_start(stream.node, &stream.cursor);
 	args[0] = ps_arg_int8((int64) ps_shared->map.cluster_id);
 	args[1] = ps_arg_int8(ps_map_self());
@@ -322,6 +323,7 @@ send_batch(bool even_if_empty)
 	ps_stat_sent(take.n_records, stream.batch.len);
 	stream.last_sent = GetCurrentTimestamp();
 	answer_owed();
+	PS_FAULT("sender.after_send");
 	return true;
 }
 
@@ -363,6 +365,7 @@ land(void)
 					   flight->applied_seq, flight->lsn);
 	else
 		close_stream(NULL);		/* hello sorts it out */
+	PS_FAULT("sender.after_ack");
 }
 
 /* Takes in all answers that are there. */

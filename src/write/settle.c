@@ -212,6 +212,7 @@ payshard_peer_settle_journal(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("records of a settlement are damaged")));
 	ForceSyncCommit();
+	PS_FAULT("settle.journaled");
 	PG_RETURN_INT32(lacked);
 }
 
@@ -289,5 +290,6 @@ payshard_peer_settle_apply(PG_FUNCTION_ARGS)
 	if (position_incarnation <= upto)
 		ps_position_write(origin, upto + 1, 0, 0);
 	ForceSyncCommit();
+	PS_FAULT("settle.applied");
 	PG_RETURN_VOID();
 }
