@@ -198,9 +198,12 @@ static void
 wake_keeper_at_commit(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT)
+	{
+		ps_shared->self = (uint32) (uintptr_t) arg;
 		ps_wake_keeper();
+	}
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
-		UnregisterXactCallback(wake_keeper_at_commit, NULL);
+		UnregisterXactCallback(wake_keeper_at_commit, arg);
 }
 
 static void
@@ -265,7 +268,7 @@ payshard_create_cluster(PG_FUNCTION_ARGS)
 						  1, types, args, NULL, false, 0);
 	SPI_finish();
 	ps_map_adopt(bytes.data, bytes.len);
-	RegisterXactCallback(wake_keeper_at_commit, NULL);
+	RegisterXactCallback(wake_keeper_at_commit, (void *) (uintptr_t) map->nodes[0].id);
 	PG_RETURN_VOID();
 }
 
@@ -672,7 +675,7 @@ payshard_peer_invite(PG_FUNCTION_ARGS)
 	}
 	SPI_finish();
 	ps_map_adopt(VARDATA_ANY(map), VARSIZE_ANY_EXHDR(map));
-	RegisterXactCallback(wake_keeper_at_commit, NULL);
+	RegisterXactCallback(wake_keeper_at_commit, (void *) (uintptr_t) PG_GETARG_INT32(1));
 	PG_RETURN_VOID();
 }
 

@@ -28,6 +28,9 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#define PS_STARTING_MS 5000	/* a client waits that long for a node that starts */
 
 PsMapAdopted ps_map_adopted = NULL;
 
@@ -139,10 +142,24 @@ ps_map_require_cluster(void)
 				 errhint("Call payshard.create_cluster() here, or payshard.add_node() on a node of the cluster.")));
 }
 
+/* A node that has just started is given a moment. */
+static void
+await_incarnation(void)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PS_STARTING_MS);
+
+	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
+	while (ps_map_incarnation() == 0 && GetCurrentTimestamp() < deadline)
+		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, 200, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+}
+
 void
 ps_map_require_serving(void)
 {
 	ps_map_require_cluster();
+	if (ps_map_incarnation() == 0)
+		await_incarnation();
 	if (ps_map_incarnation() == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CANNOT_CONNECT_NOW),

@@ -48,7 +48,10 @@ static enum
 	COMMIT_MUST,				/* after (d): critical section */
 } stage = COMMIT_IDLE;
 
-/* The write-set as records for the queue, in TopTransactionContext. */
+/*
+ * The write-set as records for the queue, in TopTransactionContext; the queue
+ * puts in their seqs.
+ */
 static PsEntry *
 encode_entry(const PsWriteSet *set)
 {
@@ -71,7 +74,7 @@ encode_entry(const PsWriteSet *set)
 	{
 		uint8		flags = i < set->n_chunks - 1 ? PS_RECORD_MORE : 0;
 		StringInfo	record = makeStringInfo();
-		int			at = ps_record_begin(record, PS_RECORD_ENTRY, flags, 0, xid, 0,
+		int			at = ps_record_begin(record, PS_RECORD_ENTRY, flags, 1, xid, 1,
 										 shards, terms, set->n_touched);
 
 		appendBinaryStringInfo(record, set->chunks[i]->data, set->chunks[i]->len);

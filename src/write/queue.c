@@ -295,7 +295,7 @@ ps_queue_put_abort(PsEntry *entry)
 	uint64		terms[1] = {entry->touched[0].term};
 
 	initStringInfo(&record);
-	ps_record_end(&record, ps_record_begin(&record, PS_RECORD_ABORT, 0, 0, 0, 0, shards, terms, 1));
+	ps_record_end(&record, ps_record_begin(&record, PS_RECORD_ABORT, 0, 2, 0, 1, shards, terms, 1));
 	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
 	if (QUEUE->writer == ps_my_procno())
 		QUEUE->writer = -1;

@@ -106,12 +106,19 @@ sub create_cluster
 	$self->sql(1, sprintf(
 		"SELECT payshard.create_cluster('pay', shards => %d, replicas => %d, node => 'n1', conninfo => %s)",
 		$self->{shards}, $self->{replicas}, quote($self->conninfo(1))));
-	$self->wait_log(1, qr/has started with incarnation/, 30);
+	$self->wait_started(1);
 	foreach my $i (2 .. $self->{nodes})
 	{
 		$self->add_node($i, weight => $is_witness{$i} ? 0 : 1);
 	}
 	return;
+}
+
+# Waits until node i has taken its incarnation: it serves from then on.
+sub wait_started
+{
+	my ($self, $i, $seconds) = @_;
+	return $self->wait_sql($i, 'SELECT payshard.incarnation() <> 0', $seconds);
 }
 
 # add_node(i, weight => 1, zone => 'z', by => 1): node "by" takes node i in.
