@@ -683,3 +683,11 @@ COMMENT ON COLUMN payshard.stat_commits.sent_bytes IS 'bytes of these batches';
 COMMENT ON COLUMN payshard.stat_commits.apply_transactions IS 'transactions in which other primaries'' entries were applied here';
 COMMENT ON COLUMN payshard.stat_commits.apply_records IS 'entries and fragments of other primaries passed by apply';
 COMMENT ON COLUMN payshard.stat_commits.stats_reset IS 'since when the counters count';
+
+----------------------------------------------------------------------
+-- Routing (R1 to R3)
+----------------------------------------------------------------------
+
+CREATE FUNCTION payshard.local_scope(epoch bigint) RETURNS boolean
+	LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'payshard_local_scope';
+COMMENT ON FUNCTION payshard.local_scope IS 'between nodes: marks a statement that reads only shards of which this node is the primary, in that epoch of the map; 40001 in another one';

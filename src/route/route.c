@@ -45,6 +45,8 @@
 #include "utils/rel.h"
 #include "write/capture.h"
 
+PS_FUNCTION(payshard_local_scope);
+
 static planner_hook_type previous_planner = NULL;
 static ExecutorStart_hook_type previous_start = NULL;
 static ExecutorRun_hook_type previous_run = NULL;

@@ -12,8 +12,6 @@
 #include "nodes/plannodes.h"
 #include "route/key.h"
 
-PS_FUNCTION(payshard_local_scope);
-
 /* Registers the hooks and custom scans of routing; called once, from _PG_init. */
 extern void ps_route_install(void);
 
