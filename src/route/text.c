@@ -20,6 +20,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "route/scatter.h"
 #include "route/text.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -130,6 +131,9 @@ is_evaluated_here(Node *node)
 		!contain_volatile_functions(node);
 }
 
+/* The mark of a scatter's statement must stay a call: the planner looks for it. */
+static Oid	marker = InvalidOid;
+
 static Node *
 to_parameters(Node *node, void *context)
 {
@@ -150,6 +154,8 @@ to_parameters(Node *node, void *context)
 		copy->funcexpr = expression_tree_mutator(copy->funcexpr, to_parameters, context);
 		return (Node *) copy;
 	}
+	if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcid == marker)
+		return copyObject(node);
 	if (is_evaluated_here(node))
 		return as_parameter(node, params);
 	return expression_tree_mutator(node, to_parameters, context);
@@ -181,11 +187,14 @@ ps_text_of(const Query *query, List **params)
 	int			nest = NewGUCNestLevel();
 
 	*params = NIL;
+	marker = ps_scatter_marker();
 	copy = (Query *) to_parameters((Node *) copyObject(query), params);
 	prepare_inserts((Node *) copy, NULL);
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	text = pg_get_querydef(copy, false);
+	while (*text == ' ' || *text == '\n')
+		text++;
 	AtEOXact_GUC(true, nest);
 	foreach(cell, *params)
 		lfirst(cell) = expression_planner(lfirst(cell));
