@@ -140,11 +140,8 @@ ps_fetch_all(PsFetch *fetch, PsLink *link)
 	{
 		while ((result = ps_link_next(link)) != NULL)
 		{
-			if (fetch->n > 0 && PQntuples(result) > 0)
+			if (PQntuples(result) > 0)
 				keep_rows(fetch, result);
-			else if (PQntuples(result) > 0)
-				for (int i = 0; i < PQntuples(result); i++)
-					tuplestore_putvalues(fetch->store, fetch->desc, fetch->values, fetch->nulls);
 			if (PQcmdTuples(result)[0] != '\0')
 				n = strtou64(PQcmdTuples(result), NULL, 10);
 			PQclear(result);

@@ -598,42 +598,68 @@ find_by_facts(Level *level, Index rti, const PsRelation *relation, PsTarget *tar
 	target->is_sampled = rte->tablesample != NULL;
 }
 
+typedef struct Substitute
+{
+	Level	   *level;
+	List	   *row;			/* of the VALUES lists; NIL = there are none */
+	Oid			family;
+	bool		failed;
+} Substitute;
+
+/* Vars of an inserted value become what they stand for. */
+static Node *
+substitute(Node *node, void *context)
+{
+	Substitute *s = context;
+	Node	   *found = NULL;
+
+	if (node == NULL || s->failed)
+		return node;
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+		Resolve		r = {s->family, 0, NULL};
+
+		if (s->row && var->varlevelsup == 0)
+			found = list_nth(s->row, var->varattno - 1);
+		else
+			found = resolve(&r, s->level, 0, node);
+		s->failed |= found == NULL || depends_on_rows(found, NULL);
+		return found;
+	}
+	s->failed |= IsA(node, SubLink) || IsA(node, Query);
+	return expression_tree_mutator(node, substitute, context);
+}
+
 /* The values of key column `attno` in an INSERT, one per row; NIL = unknown. */
 static List *
 insert_values(Level *level, AttrNumber attno, Oid family)
 {
-	Query	   *query = level->query;
 	TargetEntry *tle = NULL;
-	ListCell   *cell;
-	Var		   *var;
-	RangeTblEntry *rte;
+	List	   *rows = list_make1(NIL);
 	List	   *values = NIL;
-	Resolve		r = {family, 0, NULL};
-	Node	   *found;
+	ListCell   *cell;
 
-	foreach(cell, query->targetList)
+	foreach(cell, level->query->targetList)
 	{
 		if (((TargetEntry *) lfirst(cell))->resno == attno && !((TargetEntry *) lfirst(cell))->resjunk)
 			tle = lfirst(cell);
 	}
 	if (tle == NULL)
 		return list_make1(makeNullConst(INT4OID, -1, InvalidOid));
-	var = (Var *) strip((Node *) tle->expr);
-	if (!IsA(var, Var))
-		return depends_on_rows((Node *) tle->expr, NULL) ? NIL : list_make1(tle->expr);
-	if (var->varlevelsup > 0)
-		return NIL;
-	rte = rt_fetch(var->varno, query->rtable);
-	if (rte->rtekind != RTE_VALUES)
+	foreach(cell, level->query->rtable)
 	{
-		found = resolve(&r, level, 0, (Node *) var);
-		return found ? list_make1(found) : NIL;
-	}
-	foreach(cell, rte->values_lists)
-	{
-		Node	   *value = list_nth(lfirst(cell), var->varattno - 1);
+		RangeTblEntry *rte = lfirst(cell);
 
-		if (depends_on_rows(value, NULL))
+		if (rte->rtekind == RTE_VALUES && level->query->jointree->fromlist != NIL)
+			rows = rte->values_lists;
+	}
+	foreach(cell, rows)
+	{
+		Substitute	s = {level, lfirst(cell), family, false};
+		Node	   *value = substitute((Node *) tle->expr, &s);
+
+		if (s.failed || depends_on_rows(value, NULL))
 			return NIL;
 		values = lappend(values, value);
 	}
@@ -729,7 +755,7 @@ add_target(PsMention *mention, Level *level, Index rti, RangeTblEntry *rte,
 	target->user = checked_as(query, rte);
 	target->is_written = rti == query->resultRelation;
 	target->is_locked = get_parse_rowmark(query, rti) != NULL;
-	if (target->is_written && query->commandType != CMD_DELETE)
+	if (target->is_written && query->commandType != CMD_DELETE && query->commandType != CMD_MERGE)
 		target->is_moved = moves_rows(query, &relation);
 	if (target->is_written && query->commandType == CMD_INSERT)
 		find_by_insert(level, &relation, target);

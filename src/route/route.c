@@ -203,15 +203,15 @@ verb_of(Query *query)
 	switch (query->commandType)
 	{
 		case CMD_INSERT:
-			return "INSERT";
+			return "INSERT into";
 		case CMD_UPDATE:
-			return "UPDATE";
+			return "UPDATE of";
 		case CMD_DELETE:
-			return "DELETE";
+			return "DELETE from";
 		case CMD_MERGE:
-			return "MERGE";
+			return "MERGE into";
 		default:
-			return query->hasModifyingCTE ? "a statement that changes" :
+			return query->hasModifyingCTE ? "change of" :
 				query->rowMarks ? "SELECT FOR UPDATE or SHARE of" : "SELECT from";
 	}
 }

@@ -20,6 +20,9 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "optimizer/tlist.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteManip.h"
 #include "route/scatter.h"
 #include "route/text.h"
 #include "utils/guc.h"
@@ -161,9 +164,158 @@ to_parameters(Node *node, void *context)
 	return expression_tree_mutator(node, to_parameters, context);
 }
 
-/* What the rewriter has filled in must be accepted once more over there. */
+/* ------------------------------------------------------------ undoing
+ *
+ * The rewriter has put target lists into the order of the columns and added
+ * defaults, without doing the same to the VALUES lists or the SELECT of an
+ * INSERT; pg_get_querydef prints both as if they agreed.
+ */
+
+typedef struct Row
+{
+	Index		rti;			/* of the VALUES lists */
+	List	   *values;			/* one row of them */
+} Row;
+
+/* Vars of the VALUES lists become the values of one row. */
+static Node *
+fill_in(Node *node, void *context)
+{
+	Row		   *row = context;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var) && ((Var *) node)->varno == row->rti && ((Var *) node)->varlevelsup == 0)
+		return copyObject(list_nth(row->values, ((Var *) node)->varattno - 1));
+	return expression_tree_mutator(node, fill_in, context);
+}
+
+/* Column i of the entry `rti` becomes what target i is; each is then that. */
+static void
+point_at_source(Query *query, Index rti)
+{
+	ListCell   *cell;
+	int			n = 0;
+
+	foreach(cell, query->targetList)
+	{
+		TargetEntry *tle = lfirst(cell);
+		Node	   *expr = (Node *) tle->expr;
+
+		tle->expr = (Expr *) makeVar(rti, ++n, exprType(expr), exprTypmod(expr),
+									 exprCollation(expr), 0);
+	}
+}
+
+static void
+align_values(Query *query, Index rti, RangeTblEntry *rte)
+{
+	ListCell   *cell;
+	ListCell   *target;
+
+	foreach(cell, rte->values_lists)
+	{
+		Row			row = {rti, lfirst(cell)};
+		List	   *aligned = NIL;
+
+		foreach(target, query->targetList)
+			aligned = lappend(aligned, fill_in((Node *) ((TargetEntry *) lfirst(target))->expr, &row));
+		lfirst(cell) = aligned;
+	}
+	point_at_source(query, rti);
+}
+
+/* SELECT targets FROM (the SELECT as it is) */
+static void
+align_select(Query *query, Index rti, RangeTblEntry *rte)
+{
+	Query	   *wrapper = makeNode(Query);
+	RangeTblEntry *inner = copyObject(rte);
+	RangeTblRef *ref = makeNode(RangeTblRef);
+	List	   *names = NIL;
+	ListCell   *cell;
+
+	IncrementVarSublevelsUp((Node *) inner->subquery, 1, 1);
+	inner->inFromCl = true;
+	inner->alias = makeAlias("source", NIL);
+	inner->eref = makeAlias("source", copyObject(rte->eref->colnames));
+	ref->rtindex = 1;
+	wrapper->commandType = CMD_SELECT;
+	wrapper->canSetTag = true;
+	wrapper->rtable = list_make1(inner);
+	wrapper->jointree = makeFromExpr(list_make1(ref), NULL);
+	foreach(cell, query->targetList)
+	{
+		TargetEntry *tle = flatCopyTargetEntry(lfirst(cell));
+
+		tle->expr = copyObject(tle->expr);
+		ChangeVarNodes((Node *) tle->expr, rti, 1, 0);
+		tle->resno = list_length(wrapper->targetList) + 1;
+		tle->resname = psprintf("c%d", tle->resno);
+		names = lappend(names, makeString(tle->resname));
+		wrapper->targetList = lappend(wrapper->targetList, tle);
+	}
+	rte->subquery = wrapper;
+	rte->eref = makeAlias(rte->eref->aliasname, names);
+	point_at_source(query, rti);
+}
+
+static void
+align_insert(Query *query)
+{
+	/* what the rewriter has filled in must be accepted once more over there */
+	query->override = OVERRIDING_SYSTEM_VALUE;
+	if (query->jointree->fromlist == NIL)
+		return;
+	for (Index rti = 1; rti <= list_length(query->rtable); rti++)
+	{
+		RangeTblEntry *rte = rt_fetch(rti, query->rtable);
+
+		if (rte->rtekind == RTE_VALUES)
+			align_values(query, rti, rte);
+		else if (rte->rtekind == RTE_SUBQUERY)
+			align_select(query, rti, rte);
+	}
+}
+
 static bool
-prepare_inserts(Node *node, void *context)
+find_multiexpr(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_MULTIEXPR)
+	{
+		*(int *) context = ((Param *) node)->paramid;
+		return true;
+	}
+	return expression_tree_walker(node, find_multiexpr, context);
+}
+
+static int
+compare_multiexpr(const ListCell *a, const ListCell *b)
+{
+	int			left = 0;
+	int			right = 0;
+
+	find_multiexpr((Node *) ((TargetEntry *) lfirst(a))->expr, &left);
+	find_multiexpr((Node *) ((TargetEntry *) lfirst(b))->expr, &right);
+	if (left != right)
+		return left < right ? -1 : 1;
+	return ((TargetEntry *) lfirst(a))->resno - ((TargetEntry *) lfirst(b))->resno;
+}
+
+/* SET (b, a) = (SELECT ..): its columns side by side again. */
+static void
+align_assignments(List *targets)
+{
+	int			id = 0;
+
+	if (find_multiexpr((Node *) targets, &id))
+		list_sort(targets, compare_multiexpr);
+}
+
+static bool
+undo_rewriting(Node *node, void *context)
 {
 	if (node == NULL)
 		return false;
@@ -172,10 +324,17 @@ prepare_inserts(Node *node, void *context)
 		Query	   *query = (Query *) node;
 
 		if (query->commandType == CMD_INSERT)
-			query->override = OVERRIDING_SYSTEM_VALUE;
-		return query_tree_walker(query, prepare_inserts, context, 0);
+			align_insert(query);
+		/* a view's table stands in FROM and is what is changed */
+		if (query->commandType == CMD_UPDATE || query->commandType == CMD_DELETE)
+			rt_fetch(query->resultRelation, query->rtable)->inFromCl = false;
+		if (query->commandType == CMD_UPDATE)
+			align_assignments(query->targetList);
+		if (query->onConflict)
+			align_assignments(query->onConflict->onConflictSet);
+		return query_tree_walker(query, undo_rewriting, context, 0);
 	}
-	return expression_tree_walker(node, prepare_inserts, context);
+	return expression_tree_walker(node, undo_rewriting, context);
 }
 
 char *
@@ -189,7 +348,7 @@ ps_text_of(const Query *query, List **params)
 	*params = NIL;
 	marker = ps_scatter_marker();
 	copy = (Query *) to_parameters((Node *) copyObject(query), params);
-	prepare_inserts((Node *) copy, NULL);
+	undo_rewriting((Node *) copy, NULL);
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	text = pg_get_querydef(copy, false);
