@@ -703,3 +703,9 @@ CREATE FUNCTION payshard.verify(OUT shard int, OUT node text, OUT table_name tex
 	OUT digest text, OUT equal boolean)
 	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_verify';
 COMMENT ON FUNCTION payshard.verify IS 'compares all copies in sync, each shard at one moment, while payments go on: rows and digest of every copy; equal: as the primary''s; null: the shard could not be compared, because it recovers or its primary cannot be reached';
+-- Routing (R1 to R3)
+----------------------------------------------------------------------
+
+CREATE FUNCTION payshard.local_scope(epoch bigint) RETURNS boolean
+	LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'payshard_local_scope';
+COMMENT ON FUNCTION payshard.local_scope IS 'between nodes: marks a statement that reads only shards of which this node is the primary, in that epoch of the map; 40001 in another one';

@@ -27,6 +27,17 @@
 #define PS_PERMISSION_INFOS 1	/* rteperminfos instead of fields in the RTE */
 #endif
 
+/* ExecutorRun and its hook. */
+#if PG_VERSION_NUM >= 180000
+#define ps_executor_run(desc) ExecutorRun(desc, ForwardScanDirection, 0)
+#define PS_EXECUTOR_RUN_ARGUMENTS QueryDesc *desc, ScanDirection direction, uint64 count
+#define PS_EXECUTOR_RUN_PASS desc, direction, count
+#else
+#define ps_executor_run(desc) ExecutorRun(desc, ForwardScanDirection, 0, true)
+#define PS_EXECUTOR_RUN_ARGUMENTS QueryDesc *desc, ScanDirection direction, uint64 count, bool execute_once
+#define PS_EXECUTOR_RUN_PASS desc, direction, count, execute_once
+#endif
+
 /* Equal to default_version in payshard.control. */
 #define PS_EXTENSION_VERSION "1.0"
 

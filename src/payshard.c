@@ -17,6 +17,7 @@
 #include "node/settings.h"
 #include "node/shared.h"
 #include "route/allnodes.h"
+#include "route/route.h"
 #include "route/utility.h"
 #include "write/commit.h"
 #include "write/queue.h"
@@ -44,5 +45,6 @@ _PG_init(void)
 	RegisterXactCallback(ps_allnodes_pre_commit, NULL);
 	RegisterSubXactCallback(ps_allnodes_subxact, NULL);
 	ps_utility_install();
+	ps_route_install();
 	ps_keeper_register();
 }

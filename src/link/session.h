@@ -14,6 +14,19 @@
 #include "access/xact.h"
 #include "libpq-fe.h"
 
+/* A connection to a node as a user; belongs to session.c. */
+typedef struct PsLink PsLink;
+
+/* Parameters of a statement, as libpq wants them: n entries each. */
+typedef struct PsLinkParams
+{
+	int			n;
+	Oid		   *types;			/* 0 = as the statement says */
+	const char **values;		/* NULL = null */
+	int		   *lengths;
+	int		   *formats;		/* 1 = binary */
+} PsLinkParams;
+
 /*
  * ps_session
  *		The connection on which the current user's statements run at `node`,
@@ -23,8 +36,38 @@
  */
 extern PGconn *ps_session(uint32 node, bool may_write);
 
+/* The same for a named user, as a link. */
+extern PsLink *ps_link(uint32 node, Oid user, bool may_write);
+
+/*
+ * ps_link_send
+ *		Sends one statement; its rows come one by one from ps_link_next.
+ *		At most one is under way on a link.  A text that comes again is
+ *		prepared there and kept.  params may be NULL.
+ */
+extern void ps_link_send(PsLink *link, const char *sql,
+						 const PsLinkParams *params, bool is_binary);
+
+/*
+ * ps_link_next
+ *		The next result of what was sent, NULL after the last; waits and may be
+ *		interrupted.  The caller clears it.
+ *
+ * Errors: the remote one, with its SQLSTATE; 25006 and 57P03 of a node that is
+ * not what our map says it is become 40001; 08006 when the connection is lost.
+ */
+extern PGresult *ps_link_next(PsLink *link);
+
 /* The node this transaction writes at remotely, 0 = none. */
 extern uint32 ps_session_writes_at(void);
+
+/*
+ * ps_session_claim
+ *		A statement of this transaction reads or writes rows of `node` (this
+ *		one or another).  0A000 when the isolation level needs one snapshot
+ *		and another node was claimed before.
+ */
+extern void ps_session_claim(uint32 node);
 
 /*
  * The conductor's calls (write/commit.c), in the order of a commit.

@@ -1,0 +1,67 @@
+/*
+ * key.h
+ *		Which rows of which distributed tables can a query touch, as far as
+ *		its text says?
+ */
+#ifndef PS_ROUTE_KEY_H
+#define PS_ROUTE_KEY_H
+
+#include "postgres.h"
+#include "nodes/params.h"
+#include "nodes/parsenodes.h"
+#include "node/relation.h"
+
+/* One mention of a distributed table, or of one of its partitions. */
+typedef struct PsTarget
+{
+	Oid			relid;			/* as mentioned */
+	Oid			parent;			/* the distributed table */
+	int			shard;			/* of a partition; -1 = the table */
+	Oid			user;			/* whose rights count; 0 = the current user's */
+	bool		is_written;		/* INSERT, UPDATE, DELETE or MERGE here */
+	bool		is_locked;		/* FOR UPDATE and the like */
+	bool		is_moved;		/* the key of existing rows is assigned */
+	bool		is_sampled;		/* TABLESAMPLE */
+
+	/*
+	 * What the key is: a list of tuples, each a list of one expression per key
+	 * column (a Const, a Param, anything without Vars); NIL = any key.
+	 * or: array, an expression whose elements are keys of one column; else NULL.
+	 */
+	List	   *tuples;
+	Node	   *array;
+} PsTarget;
+
+/* What a query mentions, at all its levels. */
+typedef struct PsMention
+{
+	List	   *targets;		/* of PsTarget */
+	bool		has_other;		/* ordinary tables too */
+	bool		has_temporary;	/* some of them temporary */
+} PsMention;
+
+/* Is a distributed table mentioned anywhere?  Quick. */
+extern bool ps_key_is_distributed(Query *query);
+
+/* Finds all mentions and what their keys are. */
+extern PsMention *ps_key_find(Query *query);
+
+/*
+ * ps_key_shards
+ *		The shards a target's rows can be in.
+ *
+ * Returns 1 with the set in *shards, 0 when any shard may be concerned, -1 when
+ * it is only known at execution.  params: bound parameters or NULL.  is_final:
+ * evaluate stable functions too, never answer -1.
+ */
+extern int	ps_key_shards(PsTarget *target, ParamListInfo params, bool is_final,
+						  Bitmapset **shards);
+
+/*
+ * ps_key_fix
+ *		Replaces, in every INSERT .. VALUES into a distributed table, key values
+ *		that are computed (nextval, random, now) by what they are this time.
+ */
+extern void ps_key_fix(Query *query, ParamListInfo params);
+
+#endif

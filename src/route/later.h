@@ -1,0 +1,35 @@
+/*
+ * later.h
+ *		Statements that are planned when they are executed (R3), and the nested
+ *		executor that runs them.
+ */
+#ifndef PS_ROUTE_LATER_H
+#define PS_ROUTE_LATER_H
+
+#include "postgres.h"
+#include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "nodes/parsenodes.h"
+#include "nodes/plannodes.h"
+
+/* One statement inside another's execution. */
+typedef struct PsNested PsNested;
+
+/*
+ * ps_nested_begin
+ *		Plans the query with the parameters of `estate` and starts it.  Takes
+ *		the query.  Its rows come from ps_nested_next; what it changes counts
+ *		for the statement outside.
+ */
+extern PsNested *ps_nested_begin(Query *query, EState *estate, int eflags);
+extern TupleTableSlot *ps_nested_next(PsNested *nested, TupleTableSlot *slot, bool is_forward);
+extern void ps_nested_rewind(PsNested *nested);
+extern void ps_nested_end(PsNested *nested);
+
+/* A plan that decides at execution where `query` runs. */
+extern PlannedStmt *ps_later_plan(Query *query);
+
+/* Registers the scan; called once. */
+extern void ps_later_register(void);
+
+#endif

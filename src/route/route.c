@@ -1,0 +1,627 @@
+/*
+ * route.c
+ *		Which node runs this statement (R1 to R3)?
+ *
+ * planner_hook looks at every statement that mentions a distributed table:
+ *
+ *	keys known, one primary, this node	planned here, by PostgreSQL
+ *	keys known, one primary, another	shipped as a whole (ship.c)
+ *	keys known at execution only		planned then (later.c)
+ *	several primaries, only read		planned here, other nodes' shards
+ *										are read there (scatter.c)
+ *	several primaries, written			refused, 0A000
+ *
+ * In a session that another node has opened for its client's statements
+ * (payshard.shipped) nothing is sent on: what is not for this node is refused
+ * with 25006, and the sender makes that 40001.
+ *
+ * A plan may be older than the map.  So ExecutorStart looks once more at the
+ * partitions a plan reads or writes here: this node must be their primary
+ * still.  (The capture trigger looks at those that are written, too.)
+ */
+#include "postgres.h"
+
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/explain.h"
+#include "executor/executor.h"
+#include "link/session.h"
+#include "miscadmin.h"
+#include "node/map.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/planner.h"
+#include "parser/parsetree.h"
+#include "port/pg_bitutils.h"
+#include "postmaster/bgworker_internals.h"
+#include "route/later.h"
+#include "route/route.h"
+#include "route/scatter.h"
+#include "route/ship.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/plancache.h"
+#include "utils/rel.h"
+#include "write/capture.h"
+
+PS_FUNCTION(payshard_local_scope);
+
+static planner_hook_type previous_planner = NULL;
+static ExecutorStart_hook_type previous_start = NULL;
+static ExecutorRun_hook_type previous_run = NULL;
+
+static bool shipped = false;	/* payshard.shipped */
+static bool suspended = false;
+static PsScope scope = PS_SCOPE_NONE;
+static int	run_depth = 0;		/* statements that are being executed */
+static uint64 plans_epoch = 0;	/* map of which cached plans may be */
+
+/* Where a statement goes. */
+typedef struct Way
+{
+	enum
+	{
+		WAY_HERE,				/* all of it concerns this node only */
+		WAY_SHIP,
+		WAY_LATER,
+		WAY_MANY
+	}			way;
+	uint32		node;			/* WAY_SHIP */
+	List	   *shards;			/* those known, as integers */
+	bool		is_single;		/* one node is primary of everything */
+} Way;
+
+bool
+ps_route_suspend(void)
+{
+	bool		before = suspended;
+
+	suspended = true;
+	return before;
+}
+
+void
+ps_route_restore(bool before)
+{
+	suspended = before;
+}
+
+PsScope
+ps_route_scope(void)
+{
+	return scope;
+}
+
+bool
+ps_route_is_shipped(void)
+{
+	return shipped;
+}
+
+/* Our own processes see placements as they are. */
+static bool
+is_off(void)
+{
+	return suspended || ps_capture_off || ps_map_self() == 0 ||
+		(MyBgworkerEntry && strcmp(MyBgworkerEntry->bgw_library_name, "payshard") == 0);
+}
+
+uint32
+ps_route_primary(int shard)
+{
+	PsMapShard	state;
+
+	if (!ps_map_shard(shard, &state))
+		ereport(ERROR,
+				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+				 errmsg("the map of the cluster does not know shard %d", shard),
+				 errhint("Retry; see payshard.shards.")));
+	if (state.waits != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+				 errmsg("shard %d is not open yet", shard),
+				 errdetail("It is being recovered after the loss or restart of a primary."),
+				 errhint("Retry; see payshard.shards.")));
+	return state.primary;
+}
+
+/* ------------------------------------------------------------ deciding */
+
+/* Primaries of all shards, open or not. */
+static uint64
+all_primaries(void)
+{
+	uint64		nodes = 0;
+	int			n = ps_map_n_shards();
+	PsMapShard	state;
+
+	for (int i = 0; i < n; i++)
+		if (ps_map_shard(i, &state))
+			nodes |= PS_NODE_BIT(state.primary);
+	return nodes;
+}
+
+static int
+count_nodes(uint64 nodes)
+{
+	return pg_popcount64(nodes);
+}
+
+static Way
+decide(PsMention *mention, ParamListInfo params, bool is_final)
+{
+	Way			way = {WAY_HERE, 0, NIL, false};
+	uint64		nodes = 0;
+	uint64		self = PS_NODE_BIT(ps_map_self());
+	bool		is_later = false;
+	bool		is_any = false;
+	ListCell   *cell;
+
+	foreach(cell, mention->targets)
+	{
+		Bitmapset  *shards;
+		int			known = ps_key_shards(lfirst(cell), params, is_final, &shards);
+		int			shard = -1;
+
+		is_later |= known < 0;
+		is_any |= known == 0;
+		while (known == 1 && (shard = bms_next_member(shards, shard)) >= 0)
+		{
+			nodes |= PS_NODE_BIT(ps_route_primary(shard));
+			way.shards = list_append_unique_int(way.shards, shard);
+		}
+	}
+	if (is_any || is_later)
+	{
+		uint64		all = all_primaries();
+
+		/* with one primary for everything the key does not matter */
+		way.is_single = count_nodes(all) == 1;
+		if (way.is_single)
+			is_later = false;
+		if (is_any || way.is_single)
+			nodes = all;
+	}
+	if (is_later)
+		way.way = WAY_LATER;
+	else if (count_nodes(nodes) > 1)
+		way.way = WAY_MANY;
+	else if (nodes != 0 && nodes != self)
+	{
+		way.way = WAY_SHIP;
+		way.node = pg_rightmost_one_pos64(nodes);
+	}
+	return way;
+}
+
+/* ------------------------------------------------------------ refusing */
+
+static const char *
+verb_of(Query *query)
+{
+	switch (query->commandType)
+	{
+		case CMD_INSERT:
+			return "INSERT into";
+		case CMD_UPDATE:
+			return "UPDATE of";
+		case CMD_DELETE:
+			return "DELETE from";
+		case CMD_MERGE:
+			return "MERGE into";
+		default:
+			return query->hasModifyingCTE ? "change of" :
+				query->rowMarks ? "SELECT FOR UPDATE or SHARE of" : "SELECT from";
+	}
+}
+
+/* Is any mention written or locked? */
+static PsTarget *
+changed_target(PsMention *mention)
+{
+	ListCell   *cell;
+
+	foreach(cell, mention->targets)
+	{
+		PsTarget   *target = lfirst(cell);
+
+		if (target->is_written || target->is_locked)
+			return target;
+	}
+	return NULL;
+}
+
+static void
+refuse_many(Query *query, PsTarget *target)
+{
+	bool		is_known = target->tuples != NIL || target->array != NULL;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s distributed table \"%s\" cannot run at several nodes in one statement yet",
+					verb_of(query), get_rel_name(target->relid)),
+			 is_known ? errdetail("Its rows have primaries on several nodes.") :
+			 errdetail("It does not say by constants or parameters which distribution key it is about."),
+			 is_known ? errhint("Use one statement, in a transaction of its own, per node; payshard.nodes_for() tells where a key lives.") :
+			 errhint("Give the distribution key with = in WHERE, or values for it.")));
+}
+
+static void
+refuse_shipped(Query *query, Way *way)
+{
+	if (run_depth > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a function or trigger cannot use shards of another node here"),
+				 errdetail("The statement that called it was sent to this node by another one."),
+				 errhint("Let functions and triggers use rows with the same distribution key only.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+			 errmsg("this node is not the primary of all shards of the statement"),
+			 errdetail("The map of this node has epoch " UINT64_FORMAT ".", ps_map_epoch()),
+			 errhint("Retry the transaction.")));
+}
+
+/* Why a statement cannot be run as a whole elsewhere; NULL = it can. */
+static const char *
+unshippable(Query *query, PsMention *mention)
+{
+	List	   *output = query->commandType == CMD_SELECT ? query->targetList : query->returningList;
+	ListCell   *cell;
+
+	if (mention->has_other)
+		return "It also uses ordinary tables of this node.";
+	foreach(cell, mention->targets)
+	{
+		PsTarget   *target = lfirst(cell);
+
+		if (OidIsValid(target->user) && target->user != GetUserId())
+			return "It runs with the rights of a view's owner.";
+	}
+	foreach(cell, output)
+	{
+		TargetEntry *tle = lfirst(cell);
+
+		if (!tle->resjunk && get_typtype(exprType((Node *) tle->expr)) == TYPTYPE_PSEUDO)
+			return "It returns values without a type.";
+	}
+	return NULL;
+}
+
+/* Rows may not move to a shard elsewhere. */
+static void
+refuse_moves(PsMention *mention)
+{
+	ListCell   *cell;
+
+	foreach(cell, mention->targets)
+	{
+		PsTarget   *target = lfirst(cell);
+
+		if (target->is_moved && count_nodes(all_primaries()) > 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot assign the distribution key of table \"%s\"", get_rel_name(target->relid)),
+					 errdetail("The row could move to a shard of another node."),
+					 errhint("Delete the row and insert it anew.")));
+	}
+}
+
+static void
+refuse_serializable(void)
+{
+	if (IsolationIsSerializable() && all_primaries() != PS_NODE_BIT(ps_map_self()))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("SERIALIZABLE transactions cannot use distributed tables"),
+				 errdetail("Conflicts with transactions on other nodes would not be seen."),
+				 errhint("Use REPEATABLE READ or READ COMMITTED with explicit row locks.")));
+}
+
+/* ------------------------------------------------------------ planning */
+
+static PlannedStmt *
+plan_here(Query *query, const char *text, int options, ParamListInfo params, PsScope new_scope)
+{
+	PsScope		before = scope;
+	PlannedStmt *plan;
+
+	scope = new_scope;
+	PG_TRY();
+	{
+		plan = previous_planner ? previous_planner(query, text, options, params) :
+			standard_planner(query, text, options, params);
+	}
+	PG_FINALLY();
+	{
+		scope = before;
+	}
+	PG_END_TRY();
+	return plan;
+}
+
+/* Is this the statement of a scatter, for our own shards only? */
+static bool
+is_local_scope(Query *query)
+{
+	List	   *quals = NIL;
+	ListCell   *cell;
+	Oid			marker;
+
+	if (!shipped || query->commandType != CMD_SELECT || query->jointree->quals == NULL)
+		return false;
+	if (IsA(query->jointree->quals, FuncExpr))
+		quals = list_make1(query->jointree->quals);
+	else if (is_andclause(query->jointree->quals))
+		quals = ((BoolExpr *) query->jointree->quals)->args;
+	marker = ps_scatter_marker();
+	foreach(cell, quals)
+	{
+		if (IsA(lfirst(cell), FuncExpr) && ((FuncExpr *) lfirst(cell))->funcid == marker)
+			return true;
+	}
+	return false;
+}
+
+static PlannedStmt *
+plan_routed(Query *query, const char *text, int options, ParamListInfo params, bool is_final)
+{
+	PsMention  *mention;
+	Way			way;
+	PsTarget   *changed;
+	const char *why;
+
+	ps_map_require_serving();
+	refuse_serializable();
+	if (is_local_scope(query))
+		return plan_here(query, text, options, params, PS_SCOPE_HERE);
+	if (is_final)
+		ps_key_fix(query, params);
+	mention = ps_key_find(query);
+	refuse_moves(mention);
+	way = decide(mention, params, is_final);
+	changed = changed_target(mention);
+	if (way.way == WAY_LATER)
+		return ps_later_plan(query);
+	if (way.way == WAY_HERE)
+		return plan_here(query, text, options, params, PS_SCOPE_HERE);
+	if (shipped)
+		refuse_shipped(query, &way);
+	why = unshippable(query, mention);
+	if (way.way == WAY_SHIP && why == NULL)
+		return ps_ship_plan(query, way.node, way.shards);
+	if (way.way == WAY_SHIP && changed)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot run this %s distributed table \"%s\" at node \"%s\"", verb_of(query),
+						get_rel_name(changed->relid), ps_map_node_name(way.node)),
+				 errdetail_internal("%s", why),
+				 errhint("Use two statements: read first, then write with values.")));
+	if (changed && (query->commandType == CMD_SELECT ||
+					query->commandType == CMD_MERGE || list_length(query->cteList) > 0 || !changed->is_written))
+		refuse_many(query, changed);
+	if (changed)
+	{
+		Bitmapset  *shards;
+		int			shard = -1;
+
+		/* what is written must be here, the rest may be read elsewhere */
+		if (ps_key_shards(changed, params, is_final, &shards) != 1)
+			refuse_many(query, changed);
+		while ((shard = bms_next_member(shards, shard)) >= 0)
+			if (ps_route_primary(shard) != ps_map_self())
+				refuse_many(query, changed);
+	}
+	return plan_here(query, text, options, params, PS_SCOPE_ALL);
+}
+
+static PlannedStmt *
+route_planner(Query *query, const char *text, int options, ParamListInfo params)
+{
+	if (query->commandType == CMD_UTILITY || is_off())
+		return plan_here(query, text, options, params, PS_SCOPE_NONE);
+	if (!ps_key_is_distributed(query))
+		return plan_here(query, text, options, params, PS_SCOPE_ALL);
+	plans_epoch = Min(plans_epoch, ps_map_epoch());
+	return plan_routed(query, text, options, params, false);
+}
+
+PlannedStmt *
+ps_route_plan(Query *query, const char *text, int options, ParamListInfo params)
+{
+	return plan_routed(query, text, options, params, true);
+}
+
+/* ------------------------------------------------------------ executing */
+
+/* A partition that is read or written here: are we its primary still? */
+static void
+check_relation(Relation rel)
+{
+	const PsRelation *part = rel ? ps_relation(RelationGetRelid(rel)) : NULL;
+
+	if (part == NULL || part->shard < 0 || ps_route_primary(part->shard) == ps_map_self())
+		return;
+	if (shipped)
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("this node is not the primary of shard %d any more", part->shard),
+				 errhint("Retry the transaction.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("the placement of shard %d has changed since the statement was planned", part->shard),
+			 errhint("Retry the transaction.")));
+}
+
+static bool
+check_state(PlanState *state, void *context)
+{
+	switch (nodeTag(state))
+	{
+		case T_SeqScanState:
+		case T_SampleScanState:
+		case T_IndexScanState:
+		case T_IndexOnlyScanState:
+		case T_BitmapHeapScanState:
+		case T_TidScanState:
+		case T_TidRangeScanState:
+			check_relation(((ScanState *) state)->ss_currentRelation);
+			break;
+		case T_ModifyTableState:
+			for (int i = 0; i < ((ModifyTableState *) state)->mt_nrels; i++)
+				check_relation(((ModifyTableState *) state)->resultRelInfo[i].ri_RelationDesc);
+			break;
+		default:
+			break;
+	}
+	return planstate_tree_walker(state, check_state, context);
+}
+
+static bool
+has_distributed(PlannedStmt *plan)
+{
+	ListCell   *cell;
+
+	if (plan->planTree && IsA(plan->planTree, CustomScan) &&
+		((CustomScan *) plan->planTree)->scan.scanrelid == 0)
+		return false;			/* ours: they look themselves */
+	foreach(cell, plan->rtable)
+	{
+		RangeTblEntry *rte = lfirst(cell);
+
+		if (rte->rtekind == RTE_RELATION && ps_relation(rte->relid) != NULL)
+			return true;
+	}
+	return false;
+}
+
+/* Writes to a distributed table here, after writes elsewhere? */
+static void
+check_writes(PlannedStmt *plan)
+{
+	ListCell   *cell;
+
+	if (ps_session_writes_at() == 0)
+		return;
+	foreach(cell, plan->resultRelations)
+	{
+		if (ps_relation(rt_fetch(lfirst_int(cell), plan->rtable)->relid) != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a transaction cannot write at two nodes yet"),
+					 errdetail("It has written at node \"%s\" and would write here.",
+							   ps_map_node_name(ps_session_writes_at())),
+					 errhint("Use one transaction per node; payshard.nodes_for() tells where a key lives.")));
+	}
+}
+
+static void
+route_start(QueryDesc *desc, int eflags)
+{
+	if (previous_start)
+		previous_start(desc, eflags);
+	else
+		standard_ExecutorStart(desc, eflags);
+	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) || is_off() || IsParallelWorker())
+		return;
+	if (plans_epoch != ps_map_epoch())
+	{
+		ResetPlanCache();
+		plans_epoch = ps_map_epoch();
+	}
+	if (!has_distributed(desc->plannedstmt))
+		return;
+	ps_map_require_serving();
+	check_writes(desc->plannedstmt);
+	ps_session_claim(ps_map_self());
+	check_state(desc->planstate, NULL);
+}
+
+static void
+route_run(PS_EXECUTOR_RUN_ARGUMENTS)
+{
+	run_depth++;
+	PG_TRY();
+	{
+		if (previous_run)
+			previous_run(PS_EXECUTOR_RUN_PASS);
+		else
+			standard_ExecutorRun(PS_EXECUTOR_RUN_PASS);
+	}
+	PG_FINALLY();
+	{
+		run_depth--;
+	}
+	PG_END_TRY();
+}
+
+/* local_scope(epoch): see scatter.c */
+Datum
+payshard_local_scope(PG_FUNCTION_ARGS)
+{
+	uint64		epoch = (uint64) PG_GETARG_INT64(0);
+
+	if (epoch != ps_map_epoch())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the nodes do not have the same map"),
+				 errdetail("The statement was planned in epoch " UINT64_FORMAT ", this node has " UINT64_FORMAT ".",
+						   epoch, ps_map_epoch()),
+				 errhint("Retry the transaction.")));
+	PG_RETURN_BOOL(true);
+}
+
+void
+ps_route_explain(ExplainState *es, uint32 node, List *shards)
+{
+	List	   *numbers = NIL;
+	List	   *names = NIL;
+	ListCell   *cell;
+	PsMapShard	state;
+	uint64		in_sync = ~UINT64CONST(0);
+
+	foreach(cell, shards)
+	{
+		numbers = lappend(numbers, psprintf("%d", lfirst_int(cell)));
+		if (ps_map_shard(lfirst_int(cell), &state))
+			in_sync &= state.in_sync;
+	}
+	if (list_length(numbers) == 1)
+		ExplainPropertyInteger("Shard", NULL, linitial_int(shards), es);
+	else if (numbers != NIL)
+		ExplainPropertyList("Shards", numbers, es);
+	ExplainPropertyText("Node", ps_map_node_name(node), es);
+	for (int i = 1; numbers != NIL && i < PS_NODES_MAX; i++)
+		if (PS_HAS_NODE(in_sync, i))
+			names = lappend(names, ps_map_node_name(i));
+	if (numbers != NIL)
+		ExplainPropertyList("In-sync", names, es);
+}
+
+static void
+on_xact_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		suspended = false;
+}
+
+void
+ps_route_install(void)
+{
+	DefineCustomBoolVariable("payshard.shipped",
+							 "This session was opened by another node for its client's statements.",
+							 NULL, &shipped, false, PGC_USERSET,
+							 GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
+							 NULL, NULL, NULL);
+	previous_planner = planner_hook;
+	planner_hook = route_planner;
+	previous_start = ExecutorStart_hook;
+	ExecutorStart_hook = route_start;
+	previous_run = ExecutorRun_hook;
+	ExecutorRun_hook = route_run;
+	ps_ship_register();
+	ps_later_register();
+	ps_scatter_install();
+	RegisterXactCallback(on_xact_end, NULL);
+}

@@ -1,0 +1,19 @@
+/*
+ * scatter.h
+ *		Reads over many shards (R2).
+ */
+#ifndef PS_ROUTE_SCATTER_H
+#define PS_ROUTE_SCATTER_H
+
+#include "postgres.h"
+
+/* The function that marks a statement in local scope; its name in SQL. */
+#define PS_LOCAL_SCOPE "local_scope"
+
+/* The oid of that function, InvalidOid when the extension is not there. */
+extern Oid	ps_scatter_marker(void);
+
+/* Registers the planner's hook and the scan; called once. */
+extern void ps_scatter_install(void);
+
+#endif

@@ -1,0 +1,338 @@
+/*
+ * ship.c
+ *		How does a whole statement run at another node?
+ *
+ * The plan is one CustomScan over nothing (scanrelid 0) with the statement's
+ * output columns.  At the first call it evaluates the parameters, sends the
+ * text on the transaction's connection to that node and reads the answer to
+ * its end.  What the statement changed is added to es_processed, as there is
+ * no ModifyTable to do it.
+ *
+ * The range table holds the relations of all levels, so that rights are
+ * checked here too, plans are invalidated and locks are taken as usual.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "catalog/pg_proc.h"
+#include "commands/explain.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "node/map.h"
+#include "nodes/extensible.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/clauses.h"
+#include "route/fetch.h"
+#include "route/later.h"
+#include "route/route.h"
+#include "route/ship.h"
+#include "route/text.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+/* custom_private, in this order */
+enum
+{
+	SHIP_TEXT,					/* String */
+	SHIP_NODE,					/* Integer */
+	SHIP_SHARDS,				/* IntList */
+	SHIP_MAY_WRITE,				/* Integer */
+	SHIP_QUERY,					/* Query: to plan anew when the map has changed */
+	SHIP_COUNT
+};
+
+typedef struct ShipState
+{
+	CustomScanState css;
+	char	   *text;
+	uint32		node;
+	bool		may_write;
+	List	   *params;			/* expressions */
+	List	   *states;			/* their ExprStates */
+	PsFetch    *fetch;			/* NULL = not sent yet */
+	bool		is_random;
+	PsNested   *nested;			/* instead of all that: the map has changed */
+} ShipState;
+
+static Node *create_state(CustomScan *scan);
+static void begin(CustomScanState *node, EState *estate, int eflags);
+static TupleTableSlot *next(CustomScanState *node);
+static void end(CustomScanState *node);
+static void rescan(CustomScanState *node);
+static void explain(CustomScanState *node, List *ancestors, ExplainState *es);
+
+static const CustomScanMethods scan_methods = {"PayshardShip", create_state};
+static const CustomExecMethods exec_methods = {
+	.CustomName = "PayshardShip",
+	.BeginCustomScan = begin,
+	.ExecCustomScan = next,
+	.EndCustomScan = end,
+	.ReScanCustomScan = rescan,
+	.ExplainCustomScan = explain
+};
+
+void
+ps_ship_register(void)
+{
+	RegisterCustomScanMethods(&scan_methods);
+}
+
+/* ------------------------------------------------------------ planning */
+
+typedef struct Shell
+{
+	PlannedStmt *plan;
+	Query	   *query;			/* of the level */
+} Shell;
+
+static bool
+collect_relations(Node *node, void *context)
+{
+	Shell	   *shell = context;
+	ListCell   *cell;
+	Query	   *outer;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, collect_relations, context);
+	foreach(cell, ((Query *) node)->rtable)
+	{
+		RangeTblEntry *rte = lfirst(cell);
+
+		if (rte->rtekind != RTE_RELATION)
+			continue;
+		rte = copyObject(rte);
+		rte->securityQuals = NIL;
+		rte->tablesample = NULL;
+#ifdef PS_PERMISSION_INFOS
+		if (rte->perminfoindex > 0)
+		{
+			RTEPermissionInfo *info = list_nth(((Query *) node)->rteperminfos, rte->perminfoindex - 1);
+
+			shell->plan->permInfos = lappend(shell->plan->permInfos, copyObject(info));
+			rte->perminfoindex = list_length(shell->plan->permInfos);
+		}
+#endif
+		shell->plan->rtable = lappend(shell->plan->rtable, rte);
+		shell->plan->relationOids = lappend_oid(shell->plan->relationOids, rte->relid);
+	}
+	outer = shell->query;
+	shell->query = (Query *) node;
+	query_tree_walker((Query *) node, collect_relations, context, 0);
+	shell->query = outer;
+	return false;
+}
+
+PlannedStmt *
+ps_ship_shell(Query *query, CustomScan *scan)
+{
+	PlannedStmt *plan = makeNode(PlannedStmt);
+	Shell		shell = {plan, query};
+	List	   *output = query->commandType == CMD_SELECT ? query->targetList : query->returningList;
+	ListCell   *cell;
+	int			n = 0;
+
+	plan->commandType = query->commandType;
+	plan->queryId = query->queryId;
+	plan->hasReturning = query->returningList != NIL;
+	plan->hasModifyingCTE = query->hasModifyingCTE;
+	plan->canSetTag = query->canSetTag;
+	plan->dependsOnRole = query->hasRowSecurity;
+	plan->stmt_location = query->stmt_location;
+	plan->stmt_len = query->stmt_len;
+	collect_relations((Node *) query, &shell);
+	foreach(cell, output)
+	{
+		TargetEntry *tle = lfirst(cell);
+		TargetEntry *column;
+		Oid			type = exprType((Node *) tle->expr);
+		int32		typmod = exprTypmod((Node *) tle->expr);
+		Oid			collation = exprCollation((Node *) tle->expr);
+
+		if (tle->resjunk)
+			continue;
+		n++;
+		/* typed nulls: Vars would send EXPLAIN round in circles */
+		scan->custom_scan_tlist = lappend(scan->custom_scan_tlist,
+										  makeTargetEntry((Expr *) makeNullConst(type, typmod, collation),
+														  n, tle->resname, false));
+		column = makeTargetEntry((Expr *) makeVar(INDEX_VAR, n, type, typmod, collation, 0),
+								 n, tle->resname, false);
+		column->resorigtbl = tle->resorigtbl;
+		column->resorigcol = tle->resorigcol;
+		scan->scan.plan.targetlist = lappend(scan->scan.plan.targetlist, column);
+	}
+	scan->scan.scanrelid = 0;
+	scan->flags = CUSTOMPATH_SUPPORT_BACKWARD_SCAN;
+	scan->scan.plan.startup_cost = 100;
+	scan->scan.plan.total_cost = 110;
+	scan->scan.plan.plan_rows = 1;
+	scan->scan.plan.plan_width = 32;
+	plan->planTree = (Plan *) scan;
+	return plan;
+}
+
+static bool
+is_own_volatile(Oid function, void *context)
+{
+	return function >= FirstUnpinnedObjectId && func_volatile(function) == PROVOLATILE_VOLATILE;
+}
+
+/* Calls of functions that we do not know: they may write. */
+static bool
+may_write_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, is_own_volatile, context))
+		return true;
+	if (IsA(node, Query))
+	{
+		if (((Query *) node)->commandType != CMD_SELECT)
+			return true;
+		return query_tree_walker((Query *) node, may_write_walker, context, 0);
+	}
+	return expression_tree_walker(node, may_write_walker, context);
+}
+
+PlannedStmt *
+ps_ship_plan(Query *query, uint32 node, List *shards)
+{
+	CustomScan *scan = makeNode(CustomScan);
+	List	   *params;
+	char	   *text = ps_text_of(query, &params);
+
+	scan->methods = &scan_methods;
+	scan->custom_exprs = params;
+	scan->custom_private = list_make5(makeString(text), makeInteger(node), shards,
+									  makeInteger(may_write_walker((Node *) query, NULL)),
+									  query);
+	return ps_ship_shell(query, scan);
+}
+
+/* ------------------------------------------------------------ execution */
+
+static Node *
+create_state(CustomScan *scan)
+{
+	ShipState  *state = (ShipState *) newNode(sizeof(ShipState), T_CustomScanState);
+
+	state->css.methods = &exec_methods;
+	state->text = strVal(list_nth(scan->custom_private, SHIP_TEXT));
+	state->node = intVal(list_nth(scan->custom_private, SHIP_NODE));
+	state->may_write = intVal(list_nth(scan->custom_private, SHIP_MAY_WRITE));
+	state->params = scan->custom_exprs;
+	return (Node *) state;
+}
+
+static bool
+is_still_there(List *shards, uint32 node)
+{
+	ListCell   *cell;
+
+	foreach(cell, shards)
+	{
+		if (ps_route_primary(lfirst_int(cell)) != node)
+			return false;
+	}
+	return true;
+}
+
+static void
+begin(CustomScanState *node, EState *estate, int eflags)
+{
+	ShipState  *state = (ShipState *) node;
+	CustomScan *scan = (CustomScan *) node->ss.ps.plan;
+
+	state->is_random = (eflags & (EXEC_FLAG_BACKWARD | EXEC_FLAG_REWIND | EXEC_FLAG_MARK)) != 0;
+	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
+		return;
+	ps_map_require_serving();
+	if (!is_still_there(list_nth(scan->custom_private, SHIP_SHARDS), state->node))
+		state->nested = ps_nested_begin(copyObject(list_nth(scan->custom_private, SHIP_QUERY)),
+										estate, eflags);
+	else
+		state->states = ExecInitExprList(state->params, &node->ss.ps);
+}
+
+static void
+run(ShipState *state)
+{
+	ScanState  *ss = &state->css.ss;
+	TupleDesc	desc = ss->ss_ScanTupleSlot->tts_tupleDescriptor;
+	EState	   *estate = ss->ps.state;
+	PlannedStmt *plan = estate->es_plannedstmt;
+	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+	bool		is_binary = ps_fetch_is_binary(desc, desc->natts, NULL);
+	PsLink	   *link = ps_link(state->node, GetUserId(), state->may_write);
+	PsLinkParams *params = ps_text_params(state->params, state->states, ss->ps.ps_ExprContext);
+	uint64		n;
+
+	state->fetch = ps_fetch_begin(desc, desc->natts, NULL, is_binary, state->is_random);
+	ps_link_send(link, state->text, params, is_binary);
+	n = ps_fetch_all(state->fetch, link);
+	if (plan->commandType != CMD_SELECT && plan->canSetTag)
+		estate->es_processed += n;
+	MemoryContextSwitchTo(old);
+}
+
+static TupleTableSlot *
+access_next(ScanState *ss)
+{
+	ShipState  *state = (ShipState *) ss;
+	bool		is_forward = ScanDirectionIsForward(ss->ps.state->es_direction);
+
+	if (state->nested)
+		return ps_nested_next(state->nested, ss->ss_ScanTupleSlot, is_forward);
+	if (state->fetch == NULL)
+		run(state);
+	return ps_fetch_next(state->fetch, ss->ss_ScanTupleSlot, is_forward);
+}
+
+static bool
+recheck(ScanState *ss, TupleTableSlot *slot)
+{
+	return true;
+}
+
+static TupleTableSlot *
+next(CustomScanState *node)
+{
+	return ExecScan(&node->ss, access_next, recheck);
+}
+
+static void
+end(CustomScanState *node)
+{
+	ShipState  *state = (ShipState *) node;
+
+	if (state->fetch)
+		ps_fetch_end(state->fetch);
+	if (state->nested)
+		ps_nested_end(state->nested);
+}
+
+static void
+rescan(CustomScanState *node)
+{
+	ShipState  *state = (ShipState *) node;
+
+	if (state->fetch)
+		ps_fetch_rewind(state->fetch);
+	if (state->nested)
+		ps_nested_rewind(state->nested);
+}
+
+static void
+explain(CustomScanState *node, List *ancestors, ExplainState *es)
+{
+	ShipState  *state = (ShipState *) node;
+	CustomScan *scan = (CustomScan *) node->ss.ps.plan;
+
+	ps_route_explain(es, state->node, list_nth(scan->custom_private, SHIP_SHARDS));
+	if (es->verbose)
+		ExplainPropertyText("Remote SQL", state->text, es);
+}
