@@ -194,16 +194,31 @@ become_node(uint64 cluster_id, uint32 node_id, const char *name)
 						  "VALUES ($1, 0, 0)", 1, types, args, NULL, false, 0);
 }
 
+/* The id that this database gets when the current transaction commits; 0 = none. */
+static uint32 becoming = 0;
+
 static void
-wake_keeper_at_commit(XactEvent event, void *arg)
+at_end(XactEvent event, void *arg)
 {
-	if (event == XACT_EVENT_COMMIT)
+	if (event == XACT_EVENT_COMMIT && becoming != 0)
 	{
-		ps_shared->self = (uint32) (uintptr_t) arg;
+		ps_shared->self = becoming;
 		ps_wake_keeper();
 	}
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
-		UnregisterXactCallback(wake_keeper_at_commit, arg);
+		becoming = 0;
+}
+
+/* From the commit on this database is node `id`; the keeper starts it. */
+static void
+start_at_commit(uint32 id)
+{
+	static bool registered = false;
+
+	if (!registered)
+		RegisterXactCallback(at_end, NULL);
+	registered = true;
+	becoming = id;
 }
 
 static void
@@ -268,7 +283,7 @@ payshard_create_cluster(PG_FUNCTION_ARGS)
 						  1, types, args, NULL, false, 0);
 	SPI_finish();
 	ps_map_adopt(bytes.data, bytes.len);
-	RegisterXactCallback(wake_keeper_at_commit, (void *) (uintptr_t) map->nodes[0].id);
+	start_at_commit(map->nodes[0].id);
 	PG_RETURN_VOID();
 }
 
@@ -675,7 +690,7 @@ payshard_peer_invite(PG_FUNCTION_ARGS)
 	}
 	SPI_finish();
 	ps_map_adopt(VARDATA_ANY(map), VARSIZE_ANY_EXHDR(map));
-	RegisterXactCallback(wake_keeper_at_commit, (void *) (uintptr_t) PG_GETARG_INT32(1));
+	start_at_commit(PG_GETARG_INT32(1));
 	PG_RETURN_VOID();
 }
 
