@@ -3,6 +3,7 @@
 \set SHOW_CONTEXT never
 SET client_min_messages = warning;
 SET lock_timeout = '20s';
+SET datestyle = 'ISO, YMD';
 -- this database may be a node already, of an earlier test
 DO $$
 BEGIN
@@ -21,7 +22,7 @@ BEGIN
 			CREATE TABLE dist_wait (k int PRIMARY KEY);
 			PERFORM payshard.create_distributed_table('dist_wait', 'k');
 			EXIT;
-		EXCEPTION WHEN cannot_connect_now THEN
+		EXCEPTION WHEN cannot_connect_now OR object_not_in_prerequisite_state THEN
 			PERFORM pg_sleep(0.1);
 		END;
 	END LOOP;
