@@ -133,7 +133,8 @@ read_row(AttrNumber column, RegProcedure equals, Datum key, uint32 *table_id, Oi
 	{
 		bool		isnull;
 
-		*table_id = (uint32) DatumGetInt64(heap_getattr(tuple, ANUM_TABLE_ID, RelationGetDescr(rel), &isnull));
+		*table_id = (uint32) DatumGetInt64(heap_getattr(tuple, ANUM_TABLE_ID,
+														RelationGetDescr(rel), &isnull));
 		*relid = DatumGetObjectId(heap_getattr(tuple, ANUM_RELID, RelationGetDescr(rel), &isnull));
 	}
 	systable_endscan(scan);

@@ -278,7 +278,8 @@ ps_allnodes_begin(const char *statement)
 		ddl.n_remotes = 0;
 		ddl.pinned = NULL;
 		snprintf(ddl.gid, PS_GID_MAX, PS_GID_PREFIX "%u_" UINT64_FORMAT "_" UINT64_FORMAT,
-				 ps_map_self(), ps_map_incarnation(), U64FromFullTransactionId(GetTopFullTransactionId()));
+				 ps_map_self(), ps_map_incarnation(),
+					U64FromFullTransactionId(GetTopFullTransactionId()));
 		begin_all(statement, map);
 		pfree(map);
 	}
@@ -302,7 +303,8 @@ is_same_placement(const PsMap *a, const PsMap *b)
 	if (a->n_nodes != b->n_nodes || a->n_shards != b->n_shards)
 		return false;
 	for (int i = 0; i < a->n_shards; i++)
-		if (a->shards[i].primary != b->shards[i].primary || a->shards[i].in_sync != b->shards[i].in_sync ||
+		if (a->shards[i].primary != b->shards[i].primary ||
+			a->shards[i].in_sync != b->shards[i].in_sync ||
 			a->shards[i].placements != b->shards[i].placements)
 			return false;
 	return true;
@@ -458,7 +460,8 @@ ps_allnodes_await_applied(int timeout_ms)
 
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
-	await_origin(map, ps_map_self(), (int64) ps_map_incarnation(), (int64) own_last_seq(), timeout_ms);
+	await_origin(map, ps_map_self(), (int64) ps_map_incarnation(), (int64) own_last_seq(),
+				 timeout_ms);
 	for (int i = 0; i < ddl.n_remotes; i++)
 	{
 		PGresult   *result;
@@ -540,7 +543,8 @@ finish_prepared(bool is_commit)
 	{
 		Remote	   *remote = &ddl.remotes[i];
 
-		if (!remote->may_be_prepared || remote->conn == NULL || PQstatus(remote->conn) != CONNECTION_OK)
+		if (!remote->may_be_prepared || remote->conn == NULL ||
+			PQstatus(remote->conn) != CONNECTION_OK)
 			continue;
 		if (remote->is_busy)
 			PQclear(ps_conn_result(remote->conn, deadline));
@@ -606,7 +610,8 @@ ask_outcome(const char *gid)
 
 	if (sscanf(gid, PS_GID_PREFIX "%u_", &node) != 1 || node == 0 || node >= PS_NODES_MAX)
 		return -1;
-	conn = ps_conn_open(ps_map_node_name(node), InvalidOid, "ddl", ps_deadline(ps_call_timeout_ms), &why);
+	conn = ps_conn_open(ps_map_node_name(node), InvalidOid, "ddl", ps_deadline(ps_call_timeout_ms),
+						&why);
 	if (conn == NULL)
 		return -1;
 	result = ps_conn_call(conn, "SELECT payshard.peer_ddl_outcome($1)", 1, &arg, false,

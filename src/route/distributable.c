@@ -254,7 +254,8 @@ ps_require_distributable(Oid relid, ArrayType *keys, const PsMap *map)
 void
 ps_require_undistributable(Oid relid)
 {
-	Datum		args[2] = {ObjectIdGetDatum(relid), PointerGetDatum(construct_empty_array(TEXTOID))};
+	Datum		args[2] = {ObjectIdGetDatum(relid),
+						   PointerGetDatum(construct_empty_array(TEXTOID))};
 
 	SPI_connect();
 	check_all(of_references, lengthof(of_references), args);
@@ -279,7 +280,8 @@ ps_require_still_distributable(Oid relid)
 	if (SPI_execute_with_args("SELECT array_agg(a.attname::text ORDER BY k.n) FROM pg_partitioned_table p, "
 							  "unnest(p.partattrs::int2[]) WITH ORDINALITY k(attnum, n), pg_attribute a "
 							  "WHERE p.partrelid = $1 AND a.attrelid = $1 AND a.attnum = k.attnum",
-							  1, &type, args, NULL, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
+							  1, &type, args, NULL, false, 1) != SPI_OK_SELECT ||
+								SPI_processed != 1)
 		elog(ERROR, "could not read the key of relation %u", relid);
 	args[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	check_all(of_key, lengthof(of_key), args);

@@ -105,7 +105,8 @@ query_text(const char *sql)
 static char *
 qualified(Oid relid)
 {
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  get_rel_name(relid));
 }
 
 static char *
@@ -119,15 +120,18 @@ static char *
 script_before(const Job *job, uint32 node)
 {
 	return query_text(psprintf("SELECT payshard.table_ddl_before(%u, %s, %s, %d, %d, %s, %s)",
-							   job->relid, literal(job->partitions), literal(job->keys), job->n_shards,
-							   job->plain ? 0 : (int) node, literal(job->floors), job->plain ? "true" : "false"));
+							   job->relid, literal(job->partitions), literal(job->keys),
+								job->n_shards,
+							   job->plain ? 0 : (int) node, literal(job->floors),
+								job->plain ? "true" : "false"));
 }
 
 static char *
 script_after(const Job *job)
 {
 	return query_text(psprintf("SELECT payshard.table_ddl_after(%u, %s, %d, %s)",
-							   job->relid, literal(job->partitions), job->n_shards, job->plain ? "true" : "false"));
+							   job->relid, literal(job->partitions), job->n_shards,
+								job->plain ? "true" : "false"));
 }
 
 static char *
@@ -173,11 +177,13 @@ new_table_id(void)
 static char *
 partition_base(Oid relid, uint32 table_id)
 {
-	char	   *base = psprintf("%s_%s", get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+	char	   *base = psprintf("%s_%s", get_namespace_name(get_rel_namespace(relid)),
+								get_rel_name(relid));
 	Oid			schema = get_namespace_oid(PS_DATA_SCHEMA, false);
 	int			length = (int) strlen(base);
 
-	if (length <= PS_PARTITION_BASE_MAX && !OidIsValid(get_relname_relid(psprintf("%s_0", base), schema)))
+	if (length <= PS_PARTITION_BASE_MAX && !OidIsValid(get_relname_relid(psprintf("%s_0", base),
+																		 schema)))
 		return base;
 	length = pg_mbcliplen(base, length, PS_PARTITION_BASE_MAX - 9);
 	return psprintf("%.*s_%08x", length, base, table_id);
@@ -498,10 +504,12 @@ make_at(int i, uint32 table_id, Oid relid)
 		ps_allnodes_send(other, "SELECT payshard.sequence_floors($1::regclass)", 1, &name);
 		result = ps_allnodes_await(other);
 		job.floors = query_text(psprintf("SELECT jsonb_object_agg(key, greatest(a.value::bigint, (%s::jsonb->>key)::bigint)) "
-										 "FROM jsonb_each_text(%s) a", literal(PQgetvalue(result, 0, 0)), literal(job.floors)));
+										 "FROM jsonb_each_text(%s) a", literal(PQgetvalue(result, 0, 0)),
+											literal(job.floors)));
 		PQclear(result);
 	}
-	send_script(i, psprintf("%s\n%s\n%s", script_before(&job, ps_allnodes_node(i)), script_register(&job), script_after(&job)));
+	send_script(i, psprintf("%s\n%s\n%s", script_before(&job, ps_allnodes_node(i)), script_register(&job),
+							script_after(&job)));
 	PQclear(ps_allnodes_await(i));
 }
 
@@ -519,7 +527,8 @@ ps_distribute_all_to(uint32 node)
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		bool		isnull;
-		Oid			relid = (Oid) DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 1, &isnull));
+		Oid			relid = (Oid) DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[row],
+															  SPI_tuptable->tupdesc, 1, &isnull));
 		MemoryContext old = MemoryContextSwitchTo(outer);
 
 		oids = lappend_oid(oids, relid);

@@ -121,7 +121,8 @@ copy_in(Relation rel, List *columns, const char *data, size_t bytes)
 	foreach(cell, columns)
 		names = lappend(names, makeString(lfirst(cell)));
 	/* the text has been converted to the database's encoding already */
-	options = list_make1(makeDefElem("encoding", (Node *) makeString(pstrdup(GetDatabaseEncodingName())), -1));
+	options = list_make1(makeDefElem("encoding",
+									 (Node *) makeString(pstrdup(GetDatabaseEncodingName())), -1));
 	(void) addRangeTableEntryForRelation(pstate, rel, RowExclusiveLock, NULL, false, false);
 	feed.next = data;
 	feed.left = bytes;
@@ -141,7 +142,8 @@ load_batch(Oid relid, List *columns, const char *data, size_t bytes)
 	int			nest = pin_settings();
 
 	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(rel->rd_rel->relowner, context | SECURITY_RESTRICTED_OPERATION | SECURITY_LOCAL_USERID_CHANGE);
+	SetUserIdAndSecContext(rel->rd_rel->relowner,
+						   context | SECURITY_RESTRICTED_OPERATION | SECURITY_LOCAL_USERID_CHANGE);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	copy_in(rel, columns, data, bytes);
 	PopActiveSnapshot();
@@ -181,7 +183,8 @@ payshard_peer_load(PG_FUNCTION_ARGS)
 
 	require_superuser("peer_load");
 	relid = relation_of(PG_GETARG_TEXT_PP(0));
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &n);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT, &elements,
+					  NULL, &n);
 	for (int i = 0; i < n; i++)
 		columns = lappend(columns, TextDatumGetCString(elements[i]));
 	load_batch(relid, columns, VARDATA_ANY(rows), VARSIZE_ANY_EXHDR(rows));
@@ -215,7 +218,8 @@ make_writer(Relation rel, List *columns)
 		Oid			function;
 		bool		is_varlena;
 
-		getTypeOutputInfo(TupleDescAttr(RelationGetDescr(rel), attnum - 1)->atttypid, &function, &is_varlena);
+		getTypeOutputInfo(TupleDescAttr(RelationGetDescr(rel), attnum - 1)->atttypid, &function,
+						  &is_varlena);
 		fmgr_info(function, &writer->output[writer->n]);
 		writer->attnums[writer->n++] = attnum;
 	}
@@ -289,7 +293,8 @@ flush(Spread *spread, int i)
 		load_batch(spread->target, spread->columns, buf->data, buf->len);
 	else
 	{
-		PsArg		args[3] = {ps_arg_text(spread->name), ps_arg_text(spread->columns_array), ps_arg_text(buf->data)};
+		PsArg		args[3] = {ps_arg_text(spread->name), ps_arg_text(spread->columns_array),
+							   ps_arg_text(buf->data)};
 
 		ps_allnodes_send(i, "SELECT payshard.peer_load($1, $2::text[], $3)", 3, args);
 	}
@@ -314,7 +319,8 @@ array_text(List *names)
 	foreach(cell, names)
 		elements[n++] = CStringGetTextDatum(lfirst(cell));
 	getTypeOutputInfo(TEXTARRAYOID, &output, &is_varlena);
-	return OidOutputFunctionCall(output, PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT)));
+	return OidOutputFunctionCall(output, PointerGetDatum(construct_array(elements, n, TEXTOID,
+																		 -1, false, TYPALIGN_INT)));
 }
 
 static Spread *
@@ -323,7 +329,8 @@ make_spread(Oid source, Oid target)
 	Spread	   *spread = palloc0(sizeof(Spread));
 
 	spread->target = target;
-	spread->name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)), get_rel_name(target));
+	spread->name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)),
+											  get_rel_name(target));
 	spread->columns = ps_rows_columns(source);
 	spread->columns_array = array_text(spread->columns);
 	spread->n_remotes = ps_allnodes_count();
@@ -542,7 +549,8 @@ ps_rows_gather(Oid source, const char *name, Oid target)
 		uint32		primary = map->shards[shard].primary;
 
 		if (primary == ps_map_self())
-			n += scan_lines(ps_relation_partition(source, shard), gather.columns, sink_to_gather, &gather);
+			n += scan_lines(ps_relation_partition(source, shard), gather.columns,
+							sink_to_gather, &gather);
 		else
 			for (int i = 0; i < ps_allnodes_count(); i++)
 				if (ps_allnodes_node(i) == primary)

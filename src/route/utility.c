@@ -79,9 +79,12 @@ table_names(List *tables)
 
 	initStringInfo(&buf);
 	foreach(cell, tables)
+	{
+		char	   *schema = get_namespace_name(get_rel_namespace(lfirst_oid(cell)));
+
 		appendStringInfo(&buf, "%s%s", buf.len ? ", " : "",
-						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(lfirst_oid(cell))),
-													get_rel_name(lfirst_oid(cell))));
+						 quote_qualified_identifier(schema, get_rel_name(lfirst_oid(cell))));
+	}
 	return buf.data;
 }
 
@@ -204,7 +207,8 @@ require_extension_unused(DropStmt *stmt)
 	if (stmt->removeType != OBJECT_EXTENSION)
 		return;
 	foreach(cell, stmt->objects)
-		if (strcmp(strVal(lfirst(cell)), "payshard") == 0 && ps_extension_exists() && ps_distribute_has_tables())
+		if (strcmp(strVal(lfirst(cell)), "payshard") == 0 && ps_extension_exists() &&
+			ps_distribute_has_tables())
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 					 errmsg("cannot drop extension payshard while there are distributed tables"),
@@ -259,7 +263,8 @@ on_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void
 		previous_access(access, class_id, object_id, sub_id, arg);
 	if (access != OAT_DROP || class_id != RelationRelationId || sub_id != 0)
 		return;
-	if (ps_shared == NULL || ps_shared->self == 0 || ps_allnodes_is_internal() || ps_relation(object_id) == NULL)
+	if (ps_shared == NULL || ps_shared->self == 0 || ps_allnodes_is_internal() ||
+		ps_relation(object_id) == NULL)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -44,7 +44,8 @@ touch_oid(PsVerdict *verdict, Oid relid)
 
 	if (!OidIsValid(relid))
 		return false;
-	if (get_rel_relkind(relid) == RELKIND_INDEX || get_rel_relkind(relid) == RELKIND_PARTITIONED_INDEX)
+	if (get_rel_relkind(relid) == RELKIND_INDEX ||
+		get_rel_relkind(relid) == RELKIND_PARTITIONED_INDEX)
 		relid = IndexGetRelation(relid, true);
 	rel = OidIsValid(relid) ? ps_relation(relid) : NULL;
 	if (rel == NULL)
@@ -130,7 +131,8 @@ judge_add_column(PsVerdict *verdict, ColumnDef *column)
 		if (constraint->contype == CONSTR_IDENTITY)
 			refuse(verdict, "A numbering column cannot be added: each node would number the rows differently.",
 				   "Call payshard.undistribute_table(), add the column, and distribute the table again.");
-		else if (constraint->contype == CONSTR_DEFAULT && constraint->raw_expr && is_mutable(constraint->raw_expr))
+		else if (constraint->contype == CONSTR_DEFAULT && constraint->raw_expr &&
+				 is_mutable(constraint->raw_expr))
 			refuse(verdict, "The default is not constant: each node would compute other values for the rows that are there.",
 				   "Add the column without a default, set the default, and then UPDATE the rows.");
 	}
