@@ -948,3 +948,133 @@ COMMENT ON COLUMN payshard.recovery_stats.fault_s IS 'fault time: from failed to
 COMMENT ON COLUMN payshard.recovery_stats.recovery_s IS 'recovery time: from decided until the last shard accepts payments again';
 COMMENT ON COLUMN payshard.recovery_stats.unavailability_ratio IS '(fault time + recovery time) / total time, where incidents that overlap count once and planned and unknown time not at all';
 COMMENT ON COLUMN payshard.recovery_stats.transactions_lost IS 'acknowledged transactions lost; anything but 0 is a bug';
+
+CREATE FUNCTION payshard.status() RETURNS text
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	silent text[];
+	shards int;
+	accepting int;
+	single int;
+	sentence text;
+	about text;
+	result text;
+BEGIN
+	SELECT count(*) INTO shards FROM payshard.shards;
+	IF shards = 0 THEN
+		RETURN 'This database is in no payshard cluster.';
+	END IF;
+	SELECT coalesce(array_agg(n.name ORDER BY n.node_id), '{}') INTO silent FROM payshard.nodes n
+		WHERE NOT n.is_self AND coalesce(n.heard_ms, 2147483647) >
+			(SELECT s.setting::int FROM pg_settings s WHERE s.name = 'payshard.peer_timeout');
+	SELECT count(*) FILTER (WHERE s.state = 'open' AND s.primary_node <> ALL (silent)),
+		count(*) FILTER (WHERE cardinality(s.in_sync) = 1) INTO accepting, single FROM payshard.shards s;
+	sentence := CASE WHEN accepting = shards THEN shards || ' shards accept payments'
+		WHEN accepting = 0 THEN 'None of ' || shards || ' shards accepts payments'
+		ELSE accepting || ' of ' || shards || ' shards accept payments' END
+		|| CASE single WHEN 0 THEN '' WHEN 1 THEN ', 1 has one copy' ELSE ', ' || single || ' have one copy' END;
+	SELECT string_agg(', ' || n.name || CASE
+			WHEN n.state = 'failed' THEN ' is failed over'
+			WHEN n.name = ANY (silent) THEN ' does not answer'
+			WHEN n.leader IS NOT NULL THEN ' is being settled'
+			WHEN p.joining > 0 THEN ' is rejoining'
+			ELSE ' is to rejoin' END, '' ORDER BY n.node_id) INTO about
+	FROM payshard.nodes n
+	LEFT JOIN (SELECT q.node, count(*) FILTER (WHERE q.state = 'joining') AS joining,
+			count(*) FILTER (WHERE q.state <> 'in_sync') AS missing
+		FROM payshard.placements q GROUP BY q.node) p ON p.node = n.name
+	WHERE n.state = 'failed' OR n.name = ANY (silent) OR n.leader IS NOT NULL OR coalesce(p.missing, 0) > 0;
+	result := sentence || coalesce(about, '') || '.' || E'\n\nnodes\n';
+	SELECT result || string_agg(format('  %-12s %-7s %-10s primary of %s, copies in sync %s of %s%s%s', n.name, n.state,
+			CASE WHEN n.weight = 0 THEN 'witness' WHEN n.zone = '' THEN '' ELSE n.zone END,
+			(SELECT count(*) FROM payshard.shards s WHERE s.primary_node = n.name),
+			(SELECT count(*) FROM payshard.placements p WHERE p.node = n.name AND p.state = 'in_sync'),
+			(SELECT count(*) FROM payshard.placements p WHERE p.node = n.name),
+			CASE WHEN n.is_self THEN ', answers you'
+				WHEN n.heard_ms IS NULL THEN ', never heard from here'
+				ELSE ', heard ' || n.heard_ms || ' ms ago' END,
+			', incarnation ' || n.incarnation), E'\n' ORDER BY n.node_id)
+		INTO result FROM payshard.nodes n;
+	SELECT result || E'\n\ncopies in sync, by shard (!: does not accept payments)\n' || string_agg(line, E'\n' ORDER BY row)
+		INTO result
+	FROM (SELECT s.shard / 64 AS row, format('  %4s  ', min(s.shard)) || string_agg(
+				CASE WHEN s.state = 'open' AND s.primary_node <> ALL (silent) THEN cardinality(s.in_sync)::text ELSE '!' END
+				|| CASE WHEN s.shard % 16 = 15 THEN ' ' ELSE '' END, '' ORDER BY s.shard) AS line
+		FROM payshard.shards s GROUP BY s.shard / 64) strip;
+	SELECT result || coalesce(E'\n\nreplication from here\n' || string_agg(format('  %-12s %-10s %s entries (%s bytes) on their way, %s not applied there%s',
+			r.node, r.phase, coalesce(r.queued_entries, 0), coalesce(r.queued_bytes, 0), coalesce(r.apply_lag, 0),
+			CASE WHEN r.all_dirty THEN ', needs a full copy' WHEN r.dirty_keys > 0 THEN ', ' || r.dirty_keys || ' dirty keys' ELSE '' END),
+			E'\n' ORDER BY r.node), '')
+		INTO result FROM payshard.replication r;
+	SELECT result || coalesce(E'\n\nlast incidents\n' || string_agg(format('  %s  %-8s %-8s %s', to_char(i.failed, 'YYYY-MM-DD HH24:MI:SS.MS'),
+			i.node, i.kind, CASE
+				WHEN i.kind = 'silent' THEN 'nothing decided yet; see payshard.failover()'
+				WHEN i.open_again IS NULL THEN 'shards not open yet'
+				ELSE format('payments waited %s s, %s', round(extract(epoch FROM greatest(
+					CASE WHEN i.shards <> '{}' THEN i.open_again END, CASE WHEN i.paused <> '{}' THEN i.resumed END) - i.failed), 3),
+					coalesce('in sync again after ' || round(extract(epoch FROM i.back_in_sync - i.failed), 3) || ' s', 'not back in sync')) END),
+			E'\n' ORDER BY i.failed DESC), '')
+		INTO result FROM (SELECT * FROM payshard.incidents ORDER BY failed DESC LIMIT 5) i;
+	RETURN result;
+END $$;
+COMMENT ON FUNCTION payshard.status() IS 'the state of the cluster as text, led by one sentence; for a terminal: psql -Atc "SELECT payshard.status()"';
+
+----------------------------------------------------------------------
+-- Privileges: keep this section last.  Nothing that changes or reveals is for
+-- PUBLIC; views and what they call are for pg_monitor.
+----------------------------------------------------------------------
+
+DO $$
+DECLARE
+	f regprocedure;
+	v regclass;
+	views constant text[] := '{nodes,shards,placements,tables,replication,in_doubt,stat_commits,silences,events,incidents,availability,recovery_stats}';
+	for_monitor constant text[] := '{show_nodes,show_shards,show_placements,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}';
+	for_admin constant text[] := '{create_cluster,add_node,remove_node,set_node,create_distributed_table,create_reference_table,undistribute_table,failover,switchover,rebuild_node,start_maintenance,stop_maintenance,rebalance_start,rebalance_wait,rebalance_stop,verify,repair,stat_reset,resolve_in_doubt,grant_peer}';
+BEGIN
+	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
+		AND (p.proname LIKE 'peer\_%' OR p.proname = ANY (for_monitor || for_admin))
+	LOOP
+		EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+	END LOOP;
+	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
+		AND p.proname = ANY (for_monitor)
+	LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_monitor', f);
+	END LOOP;
+	FOR v IN SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = 'payshard'::regnamespace
+		AND c.relname = ANY (views)
+	LOOP
+		EXECUTE format('GRANT SELECT ON %s TO pg_monitor', v);
+	END LOOP;
+	-- What nodes call on each other all the time runs as the extension's owner:
+	-- the peer role needs EXECUTE and nothing else.  What changes membership or
+	-- runs DDL stays with superusers.
+	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
+		AND p.proname IN ('peer_learn', 'peer_prepare', 'peer_accept', 'peer_hello', 'peer_journal', 'peer_tail',
+			'peer_settle_journal', 'peer_settle_apply', 'peer_history', 'peer_events', 'peer_spans', 'peer_heard',
+			'peer_hold', 'peer_table_digests', 'peer_digest', 'peer_await_applied', 'peer_join_begin', 'peer_join_keys',
+			'peer_copy', 'peer_join_copied', 'peer_take_dirty')
+	LOOP
+		EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, pg_temp', f);
+	END LOOP;
+END $$;
+
+CREATE FUNCTION payshard.grant_peer(role regrole) RETURNS void
+	LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	f regprocedure;
+BEGIN
+	IF NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN
+		RAISE EXCEPTION 'permission denied for grant_peer'
+			USING ERRCODE = 'insufficient_privilege', HINT = 'Only superusers change a payshard cluster.';
+	END IF;
+	FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
+		AND p.proname LIKE 'peer\_%' AND p.prosecdef
+	LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f, role);
+	END LOOP;
+	EXECUTE format('GRANT EXECUTE ON FUNCTION payshard.incarnation() TO %s', role);
+END $$;
+REVOKE ALL ON FUNCTION payshard.grant_peer(regrole) FROM PUBLIC;
+COMMENT ON FUNCTION payshard.grant_peer IS 'lets a role do on this node what nodes ask of each other all the time: votes, heartbeats, journals, copies; call it on every node for the role of the others'' user mappings. Adding nodes and DDL on all nodes need a superuser';
