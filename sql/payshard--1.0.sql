@@ -709,3 +709,372 @@ COMMENT ON FUNCTION payshard.verify IS 'compares all copies in sync, each shard 
 CREATE FUNCTION payshard.local_scope(epoch bigint) RETURNS boolean
 	LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'payshard_local_scope';
 COMMENT ON FUNCTION payshard.local_scope IS 'between nodes: marks a statement that reads only shards of which this node is the primary, in that epoch of the map; 40001 in another one';
+
+----------------------------------------------------------------------
+-- What has happened (S3)
+----------------------------------------------------------------------
+
+CREATE SEQUENCE payshard.event_number;
+CREATE TABLE payshard.event_log (
+	observer int NOT NULL,
+	id bigint NOT NULL DEFAULT nextval('payshard.event_number'),
+	at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	kind text NOT NULL,
+	node int NOT NULL,
+	since timestamptz,
+	detail text,
+	PRIMARY KEY (observer, id)
+);
+COMMENT ON TABLE payshard.event_log IS 'what nodes have noticed and what is no change of the map; every node writes its own rows (observer) and keeps copies of the others''';
+
+CREATE TABLE payshard.watch_span (
+	observer int NOT NULL,
+	since timestamptz NOT NULL,
+	until timestamptz NOT NULL,
+	PRIMARY KEY (observer, since)
+);
+COMMENT ON TABLE payshard.watch_span IS 'intervals in which a node watched the others; what lies in none of them is unknown';
+
+CREATE FUNCTION payshard.peer_history(epochs bigint[]) RETURNS jsonb
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS
+$$SELECT coalesce(jsonb_agg(to_jsonb(h)), '[]') FROM payshard.map_history h WHERE h.epoch = ANY (epochs)$$;
+COMMENT ON FUNCTION payshard.peer_history IS 'between nodes: maps that the caller has missed';
+CREATE FUNCTION payshard.peer_events(after bigint) RETURNS jsonb
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS
+$$SELECT coalesce(jsonb_agg(to_jsonb(e)), '[]') FROM (SELECT l.* FROM payshard.event_log l
+	WHERE l.observer = (SELECT node_id FROM payshard.node_self) AND l.id > after ORDER BY l.id LIMIT 1000) e$$;
+COMMENT ON FUNCTION payshard.peer_events IS 'between nodes: what this node has noticed since';
+CREATE FUNCTION payshard.peer_spans(most int) RETURNS jsonb
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS
+$$SELECT coalesce(jsonb_agg(to_jsonb(w)), '[]') FROM (SELECT s.* FROM payshard.watch_span s
+	WHERE s.observer = (SELECT node_id FROM payshard.node_self) ORDER BY s.since DESC LIMIT most) w$$;
+COMMENT ON FUNCTION payshard.peer_spans IS 'between nodes: when this node has watched';
+
+CREATE FUNCTION payshard.map_changes(before bytea, after bytea, OUT kind text, OUT node text,
+	OUT shards int[], OUT detail text)
+	RETURNS SETOF record LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'payshard_map_changes';
+COMMENT ON FUNCTION payshard.map_changes IS 'what is different in the second of two maps (values in payshard.map_history)';
+
+CREATE FUNCTION payshard.map_incidents(OUT epoch bigint, OUT node text, OUT node_id int, OUT kind text,
+	OUT begun timestamptz, OUT decided timestamptz, OUT open_again timestamptz, OUT resumed timestamptz,
+	OUT returned timestamptz, OUT back timestamptz, OUT shards int[], OUT paused int[],
+	OUT entries bigint, OUT reason text)
+	RETURNS SETOF record LANGUAGE c STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'payshard_map_incidents';
+COMMENT ON FUNCTION payshard.map_incidents IS 'incidents by the maps alone; see payshard.incidents';
+
+CREATE FUNCTION payshard.total_seconds(spans tstzmultirange) RETURNS double precision
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
+$$SELECT coalesce(sum(extract(epoch FROM upper(r) - lower(r))), 0)::double precision FROM unnest(spans) r$$;
+COMMENT ON FUNCTION payshard.total_seconds IS 'length of intervals together, in seconds';
+
+CREATE VIEW payshard.silences AS
+SELECT l.observer, l.node, l.since AS last_heard, l.at AS detected, h.at AS heard_again
+FROM payshard.event_log l
+LEFT JOIN LATERAL (SELECT e.at FROM payshard.event_log e WHERE e.kind = 'peer_heard' AND e.observer = l.observer
+	AND e.node = l.node AND e.since = l.since AND e.id > l.id ORDER BY e.id LIMIT 1) h ON true
+WHERE l.kind = 'peer_lost';
+COMMENT ON VIEW payshard.silences IS 'intervals in which one node did not hear another';
+COMMENT ON COLUMN payshard.silences.observer IS 'number of the node that did not hear';
+COMMENT ON COLUMN payshard.silences.node IS 'number of the node that was not heard';
+COMMENT ON COLUMN payshard.silences.last_heard IS 'its last answer before';
+COMMENT ON COLUMN payshard.silences.detected IS 'when this was noticed';
+COMMENT ON COLUMN payshard.silences.heard_again IS 'when it took part again; null: not yet';
+
+CREATE VIEW payshard.events AS
+SELECT h.epoch, max(h.changed_at) OVER (ORDER BY h.epoch) AS at, c.kind, c.node, c.shards, c.detail, h.reason,
+	NULL::text AS observer
+FROM (SELECT m.epoch, m.value, m.changed_at, m.reason, lag(m.value) OVER (ORDER BY m.epoch) AS before
+	FROM payshard.map_history m) h
+CROSS JOIN LATERAL payshard.map_changes(h.before, h.value) c
+UNION ALL
+SELECT NULL, l.at, l.kind, coalesce(n.name, 'node ' || l.node), NULL,
+	CASE WHEN l.since IS NOT NULL THEN 'last heard ' || l.since ELSE l.detail END, NULL,
+	coalesce(o.name, 'node ' || l.observer)
+FROM payshard.event_log l
+LEFT JOIN payshard.show_nodes() n ON n.node_id = l.node
+LEFT JOIN payshard.show_nodes() o ON o.node_id = l.observer;
+COMMENT ON VIEW payshard.events IS 'all that has happened: changes of the map, the same on all nodes, and what nodes have noticed besides; order it by at';
+COMMENT ON COLUMN payshard.events.epoch IS 'map in which it is first so; null: no change of the map';
+COMMENT ON COLUMN payshard.events.at IS 'when, by the clock of the node that proposed the map, never before the map before; or by the observer''s';
+COMMENT ON COLUMN payshard.events.kind IS 'node_added, node_set, node_started, node_failed, node_settling, node_settled, node_removed; placement_out, placement_joining, placement_in_sync, placement_dropped; primary_changed, shard_recovering, shard_open; peer_lost, peer_heard, divergence, stranger';
+COMMENT ON COLUMN payshard.events.node IS 'the node it is about; of primary_changed: the new primary; of shard_recovering: the node that is to be settled';
+COMMENT ON COLUMN payshard.events.shards IS 'shards it is about';
+COMMENT ON COLUMN payshard.events.detail IS 'particulars';
+COMMENT ON COLUMN payshard.events.reason IS 'why the map was changed';
+COMMENT ON COLUMN payshard.events.observer IS 'node that has noticed it; null: in the map';
+
+CREATE VIEW payshard.incidents AS
+WITH watching AS (
+	SELECT DISTINCT observer FROM payshard.watch_span WHERE until > pg_catalog.now() - interval '30 seconds'
+), silent AS (
+	SELECT s.node AS node_id, max(s.last_heard) AS failed, min(s.detected) AS detected
+	FROM payshard.silences s JOIN watching w USING (observer)
+	WHERE s.heard_again IS NULL
+	GROUP BY s.node
+	HAVING count(DISTINCT s.observer) >= (SELECT count(*) FROM watching v WHERE v.observer <> s.node)
+), by_map AS (
+	SELECT m.*, s.failed, s.detected
+	FROM payshard.map_incidents() m
+	LEFT JOIN LATERAL (
+		SELECT max(q.last_heard) AS failed, min(q.detected) AS detected FROM payshard.silences q
+		WHERE q.node = m.node_id AND q.last_heard <= m.begun
+			AND coalesce(q.heard_again, 'infinity') >= m.begun - interval '15 seconds'
+	) s ON true
+)
+SELECT node, kind, coalesce(failed, begun) AS failed, least(coalesce(detected, begun), begun) AS detected,
+	decided, open_again, resumed, returned, back AS back_in_sync, shards, paused,
+	0::bigint AS transactions_lost, entries AS entries_settled, epoch, reason
+FROM by_map
+UNION ALL
+SELECT n.name, 'silent', s.failed, s.detected, NULL, NULL, NULL, NULL, NULL,
+	(SELECT coalesce(array_agg(h.shard ORDER BY h.shard), '{}') FROM payshard.show_shards() h
+		WHERE h.primary_node = n.name),
+	(SELECT coalesce(array_agg(h.shard ORDER BY h.shard), '{}') FROM payshard.show_shards() h
+		WHERE h.primary_node <> n.name AND n.name = ANY (h.in_sync)),
+	0, 0, NULL, NULL
+FROM silent s JOIN payshard.show_nodes() n USING (node_id)
+WHERE NOT EXISTS (SELECT FROM by_map b WHERE b.node_id = s.node_id AND b.back IS NULL);
+COMMENT ON VIEW payshard.incidents IS 'one row per failure or restart of a node; a node that fails again before it is back in sync is the same incident';
+COMMENT ON COLUMN payshard.incidents.node IS 'the node';
+COMMENT ON COLUMN payshard.incidents.kind IS 'failover: its shards got other primaries; restart: it came back by itself; left out: its copies left the in-sync sets; rebuild: a full copy was asked for; silent: it does not answer any node that watches, and nothing is decided yet';
+COMMENT ON COLUMN payshard.incidents.failed IS 'its last answer to any node; where nobody has noted one: the time of the map with which the incident begins';
+COMMENT ON COLUMN payshard.incidents.detected IS 'when a node noticed first';
+COMMENT ON COLUMN payshard.incidents.decided IS 'map in which it is failed over, started again or left out';
+COMMENT ON COLUMN payshard.incidents.open_again IS 'map in which all shards that it was primary of are open';
+COMMENT ON COLUMN payshard.incidents.resumed IS 'map from which on no other primary waited for its answer';
+COMMENT ON COLUMN payshard.incidents.returned IS 'map in which it takes part again';
+COMMENT ON COLUMN payshard.incidents.back_in_sync IS 'map in which it is settled and all its copies are in sync; null: not yet';
+COMMENT ON COLUMN payshard.incidents.shards IS 'shards that it was primary of: not written from failed to open_again';
+COMMENT ON COLUMN payshard.incidents.paused IS 'shards of other primaries that waited for it: from failed to resumed';
+COMMENT ON COLUMN payshard.incidents.transactions_lost IS 'acknowledged transactions that are not there any more: 0, as shards only open when all that was journaled is settled, and failover refuses where that cannot be';
+COMMENT ON COLUMN payshard.incidents.entries_settled IS 'journal entries of it that were still undecided somewhere, and were settled (rolled forward, or their abort confirmed)';
+COMMENT ON COLUMN payshard.incidents.epoch IS 'map with which it begins';
+COMMENT ON COLUMN payshard.incidents.reason IS 'reason of that map';
+
+CREATE VIEW payshard.availability AS
+WITH cluster AS (
+	SELECT min(changed_at) AS since, pg_catalog.now() AS until FROM payshard.map_history HAVING count(*) > 0
+), added AS (
+	SELECT node, min(at) AS since FROM payshard.events WHERE kind = 'node_added' GROUP BY node
+), incident AS (
+	SELECT * FROM payshard.incidents WHERE kind <> 'rebuild'
+), watched AS (
+	SELECT coalesce(range_agg(tstzrange(since, CASE WHEN until > pg_catalog.now() - interval '15 seconds'
+		THEN greatest(until, pg_catalog.now()) ELSE until + interval '5 seconds' END)), '{}') AS spans
+	FROM payshard.watch_span
+), maintenance AS (
+	SELECT l.node AS node_id, range_agg(tstzrange(l.at, coalesce((SELECT min(e.at) FROM payshard.event_log e
+		WHERE e.kind = 'maintenance_ended' AND e.node = l.node AND e.at >= l.at), pg_catalog.now()))) AS spans
+	FROM payshard.event_log l WHERE l.kind = 'maintenance_started' GROUP BY l.node
+), shard_outage AS (
+	SELECT s AS shard, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(i.open_again, pg_catalog.now()))) AS span
+	FROM incident i, unnest(i.shards) s
+	UNION ALL
+	SELECT s, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(i.resumed, pg_catalog.now())))
+	FROM incident i, unnest(i.paused) s
+), subject AS (
+	SELECT 'cluster' AS scope, c.since, m.name, 0 AS place,
+		(SELECT coalesce(range_agg(o.span), '{}') FROM shard_outage o) AS outages,
+		(SELECT coalesce(range_agg(o.span * x), '{}') FROM shard_outage o JOIN payshard.show_nodes() n ON n.name = o.node
+			JOIN maintenance p USING (node_id), unnest(p.spans) x) AS planned
+	FROM cluster c, (SELECT 'all shards' AS name) m
+	UNION ALL
+	SELECT 'node', a.since, n.name, n.node_id,
+		(SELECT coalesce(range_agg(tstzrange(i.failed, greatest(i.failed, coalesce(i.returned, pg_catalog.now())))), '{}')
+			FROM incident i WHERE i.node = n.name),
+		(SELECT coalesce(range_agg(x), '{}') FROM maintenance p, unnest(p.spans) x WHERE p.node_id = n.node_id)
+	FROM payshard.show_nodes() n JOIN added a ON a.node = n.name
+	UNION ALL
+	SELECT 'shard', c.since, h.shard::text, h.shard,
+		(SELECT coalesce(range_agg(o.span), '{}') FROM shard_outage o WHERE o.shard = h.shard),
+		(SELECT coalesce(range_agg(o.span * x), '{}') FROM shard_outage o JOIN payshard.show_nodes() n ON n.name = o.node
+			JOIN maintenance p USING (node_id), unnest(p.spans) x WHERE o.shard = h.shard)
+	FROM payshard.show_shards() h, cluster c
+), measured AS (
+	SELECT s.scope, s.place, s.name, s.since,
+		extract(epoch FROM pg_catalog.now() - s.since)::double precision AS window_s,
+		payshard.total_seconds((s.outages - s.planned) * w.life) AS down_s,
+		payshard.total_seconds(s.outages * s.planned * w.life) AS planned_s,
+		payshard.total_seconds(w.life - watched.spans - s.outages) AS unknown_s
+	FROM subject s, watched, LATERAL (SELECT tstzmultirange(tstzrange(s.since, pg_catalog.now())) AS life) w
+)
+SELECT scope, name, since, window_s, window_s - down_s - planned_s - unknown_s AS up_s, down_s, planned_s, unknown_s,
+	CASE WHEN window_s - planned_s - unknown_s > 0
+		THEN (window_s - down_s - planned_s - unknown_s) / (window_s - planned_s - unknown_s) END AS availability,
+	CASE WHEN down_s = 0 THEN NULL WHEN window_s - planned_s - unknown_s > down_s
+		THEN floor(-log((down_s / (window_s - planned_s - unknown_s))::numeric))::int ELSE 0 END AS nines
+FROM measured
+ORDER BY scope, place;
+COMMENT ON VIEW payshard.availability IS 'uptime / total time of the cluster, of every node and shard, from the intervals of payshard.incidents; planned and unknown time are kept apart and belong to neither';
+COMMENT ON COLUMN payshard.availability.scope IS 'cluster: down while any shard is; node: down while it does not take part; shard: down while payments in it cannot commit';
+COMMENT ON COLUMN payshard.availability.name IS 'node or shard';
+COMMENT ON COLUMN payshard.availability.since IS 'begin of the time that is looked at: the cluster''s creation, or the addition of the node';
+COMMENT ON COLUMN payshard.availability.window_s IS 'seconds from then until now';
+COMMENT ON COLUMN payshard.availability.up_s IS 'seconds up';
+COMMENT ON COLUMN payshard.availability.down_s IS 'seconds down: from the last answer of the node that failed until its shards were open';
+COMMENT ON COLUMN payshard.availability.planned_s IS 'seconds down within announced maintenance';
+COMMENT ON COLUMN payshard.availability.unknown_s IS 'seconds in which no node watched';
+COMMENT ON COLUMN payshard.availability.availability IS 'up_s / (up_s + down_s)';
+COMMENT ON COLUMN payshard.availability.nines IS 'whole nines of it: 3 = 99.9 %; null: never down';
+
+CREATE VIEW payshard.recovery_stats AS
+WITH incident AS (
+	SELECT *, extract(epoch FROM coalesce(decided, pg_catalog.now()) - failed) AS fault_s,
+		extract(epoch FROM coalesce(greatest(CASE WHEN shards <> '{}' THEN open_again END,
+			CASE WHEN paused <> '{}' THEN resumed END), pg_catalog.now()) - failed) AS repair_s
+	FROM payshard.incidents WHERE kind <> 'rebuild' AND (shards <> '{}' OR paused <> '{}')
+), total AS (
+	SELECT window_s - planned_s - unknown_s AS total_s, up_s, down_s FROM payshard.availability WHERE scope = 'cluster'
+)
+SELECT count(i.failed)::int AS incidents, count(i.failed) FILTER (WHERE i.kind = 'failover')::int AS failovers,
+	avg(i.repair_s)::double precision AS mttr_s,
+	CASE WHEN count(i.failed) > 0 THEN (max(t.up_s) / count(i.failed))::double precision END AS mtbf_s,
+	max(i.repair_s)::double precision AS worst_s,
+	(percentile_disc(0.95) WITHIN GROUP (ORDER BY i.repair_s))::double precision AS p95_s,
+	coalesce(sum(i.fault_s), 0)::double precision AS fault_s,
+	coalesce(sum(i.repair_s - i.fault_s), 0)::double precision AS recovery_s,
+	CASE WHEN max(t.total_s) > 0 THEN (max(t.down_s) / max(t.total_s))::double precision END AS unavailability_ratio,
+	coalesce(sum(i.transactions_lost), 0)::bigint AS transactions_lost
+FROM total t LEFT JOIN incident i ON true;
+COMMENT ON VIEW payshard.recovery_stats IS 'how often payments stopped and how long, over all incidents that touched a shard';
+COMMENT ON COLUMN payshard.recovery_stats.incidents IS 'incidents in which payments of some shard had to wait';
+COMMENT ON COLUMN payshard.recovery_stats.failovers IS 'those with a failover';
+COMMENT ON COLUMN payshard.recovery_stats.mttr_s IS 'mean time to recovery: from failed until the last shard accepts payments again';
+COMMENT ON COLUMN payshard.recovery_stats.mtbf_s IS 'mean time between failures: uptime of the cluster / incidents';
+COMMENT ON COLUMN payshard.recovery_stats.worst_s IS 'longest such time';
+COMMENT ON COLUMN payshard.recovery_stats.p95_s IS '95 of 100 were not longer than this';
+COMMENT ON COLUMN payshard.recovery_stats.fault_s IS 'fault time: from failed to decided, all incidents together';
+COMMENT ON COLUMN payshard.recovery_stats.recovery_s IS 'recovery time: from decided until the last shard accepts payments again';
+COMMENT ON COLUMN payshard.recovery_stats.unavailability_ratio IS '(fault time + recovery time) / total time, where incidents that overlap count once and planned and unknown time not at all';
+COMMENT ON COLUMN payshard.recovery_stats.transactions_lost IS 'acknowledged transactions lost; anything but 0 is a bug';
+
+CREATE FUNCTION payshard.status() RETURNS text
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	silent text[];
+	shards int;
+	accepting int;
+	single int;
+	sentence text;
+	about text;
+	result text;
+BEGIN
+	SELECT count(*) INTO shards FROM payshard.shards;
+	IF shards = 0 THEN
+		RETURN 'This database is in no payshard cluster.';
+	END IF;
+	SELECT coalesce(array_agg(n.name ORDER BY n.node_id), '{}') INTO silent FROM payshard.nodes n
+		WHERE NOT n.is_self AND coalesce(n.heard_ms, 2147483647) >
+			(SELECT s.setting::int FROM pg_settings s WHERE s.name = 'payshard.peer_timeout');
+	SELECT count(*) FILTER (WHERE s.state = 'open' AND s.primary_node <> ALL (silent)),
+		count(*) FILTER (WHERE cardinality(s.in_sync) = 1) INTO accepting, single FROM payshard.shards s;
+	sentence := CASE WHEN accepting = shards THEN shards || ' shards accept payments'
+		WHEN accepting = 0 THEN 'None of ' || shards || ' shards accepts payments'
+		ELSE accepting || ' of ' || shards || ' shards accept payments' END
+		|| CASE single WHEN 0 THEN '' WHEN 1 THEN ', 1 has one copy' ELSE ', ' || single || ' have one copy' END;
+	SELECT string_agg(', ' || n.name || CASE
+			WHEN n.state = 'failed' THEN ' is failed over'
+			WHEN n.name = ANY (silent) THEN ' does not answer'
+			WHEN n.leader IS NOT NULL THEN ' is being settled'
+			WHEN p.joining > 0 THEN ' is rejoining'
+			ELSE ' is to rejoin' END, '' ORDER BY n.node_id) INTO about
+	FROM payshard.nodes n
+	LEFT JOIN (SELECT q.node, count(*) FILTER (WHERE q.state = 'joining') AS joining,
+			count(*) FILTER (WHERE q.state <> 'in_sync') AS missing
+		FROM payshard.placements q GROUP BY q.node) p ON p.node = n.name
+	WHERE n.state = 'failed' OR n.name = ANY (silent) OR n.leader IS NOT NULL OR coalesce(p.missing, 0) > 0;
+	result := sentence || coalesce(about, '') || '.' || E'\n\nnodes\n';
+	SELECT result || string_agg(format('  %-12s %-7s %-10s primary of %s, copies in sync %s of %s%s%s', n.name, n.state,
+			CASE WHEN n.weight = 0 THEN 'witness' WHEN n.zone = '' THEN '' ELSE n.zone END,
+			(SELECT count(*) FROM payshard.shards s WHERE s.primary_node = n.name),
+			(SELECT count(*) FROM payshard.placements p WHERE p.node = n.name AND p.state = 'in_sync'),
+			(SELECT count(*) FROM payshard.placements p WHERE p.node = n.name),
+			CASE WHEN n.is_self THEN ', answers you'
+				WHEN n.heard_ms IS NULL THEN ', never heard from here'
+				ELSE ', heard ' || n.heard_ms || ' ms ago' END,
+			', incarnation ' || n.incarnation), E'\n' ORDER BY n.node_id)
+		INTO result FROM payshard.nodes n;
+	SELECT result || E'\n\ncopies in sync, by shard (!: does not accept payments)\n' || string_agg(line, E'\n' ORDER BY row)
+		INTO result
+	FROM (SELECT s.shard / 64 AS row, format('  %4s  ', min(s.shard)) || string_agg(
+				CASE WHEN s.state = 'open' AND s.primary_node <> ALL (silent) THEN cardinality(s.in_sync)::text ELSE '!' END
+				|| CASE WHEN s.shard % 16 = 15 THEN ' ' ELSE '' END, '' ORDER BY s.shard) AS line
+		FROM payshard.shards s GROUP BY s.shard / 64) strip;
+	SELECT result || coalesce(E'\n\nreplication from here\n' || string_agg(format('  %-12s %-10s %s entries (%s bytes) on their way, %s not applied there%s',
+			r.node, r.phase, coalesce(r.queued_entries, 0), coalesce(r.queued_bytes, 0), coalesce(r.apply_lag, 0),
+			CASE WHEN r.all_dirty THEN ', needs a full copy' WHEN r.dirty_keys > 0 THEN ', ' || r.dirty_keys || ' dirty keys' ELSE '' END),
+			E'\n' ORDER BY r.node), '')
+		INTO result FROM payshard.replication r;
+	SELECT result || coalesce(E'\n\nlast incidents\n' || string_agg(format('  %s  %-8s %-8s %s', to_char(i.failed, 'YYYY-MM-DD HH24:MI:SS.MS'),
+			i.node, i.kind, CASE
+				WHEN i.kind = 'silent' THEN 'nothing decided yet; see payshard.failover()'
+				WHEN i.open_again IS NULL THEN 'shards not open yet'
+				ELSE format('payments waited %s s, %s', round(extract(epoch FROM greatest(
+					CASE WHEN i.shards <> '{}' THEN i.open_again END, CASE WHEN i.paused <> '{}' THEN i.resumed END) - i.failed), 3),
+					coalesce('in sync again after ' || round(extract(epoch FROM i.back_in_sync - i.failed), 3) || ' s', 'not back in sync')) END),
+			E'\n' ORDER BY i.failed DESC), '')
+		INTO result FROM (SELECT * FROM payshard.incidents ORDER BY failed DESC LIMIT 5) i;
+	RETURN result;
+END $$;
+COMMENT ON FUNCTION payshard.status() IS 'the state of the cluster as text, led by one sentence; for a terminal: psql -Atc "SELECT payshard.status()"';
+
+----------------------------------------------------------------------
+-- Privileges: keep this section last.  Nothing that changes or reveals is for
+-- PUBLIC; views and what they call are for pg_monitor.
+----------------------------------------------------------------------
+
+DO $$
+DECLARE
+	f regprocedure;
+	v regclass;
+	views constant text[] := '{nodes,shards,placements,tables,replication,in_doubt,stat_commits,silences,events,incidents,availability,recovery_stats}';
+	for_monitor constant text[] := '{show_nodes,show_shards,show_placements,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}';
+	for_admin constant text[] := '{create_cluster,add_node,remove_node,set_node,create_distributed_table,create_reference_table,undistribute_table,failover,switchover,rebuild_node,start_maintenance,stop_maintenance,rebalance_start,rebalance_wait,rebalance_stop,verify,repair,stat_reset,resolve_in_doubt,grant_peer}';
+BEGIN
+	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
+		AND (p.proname LIKE 'peer\_%' OR p.proname = ANY (for_monitor || for_admin))
+	LOOP
+		EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+	END LOOP;
+	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
+		AND p.proname = ANY (for_monitor)
+	LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_monitor', f);
+	END LOOP;
+	FOR v IN SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = 'payshard'::regnamespace
+		AND c.relname = ANY (views)
+	LOOP
+		EXECUTE format('GRANT SELECT ON %s TO pg_monitor', v);
+	END LOOP;
+	-- What nodes call on each other all the time runs as the extension's owner:
+	-- the peer role needs EXECUTE and nothing else.  What changes membership or
+	-- runs DDL stays with superusers.
+	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
+		AND p.proname IN ('peer_learn', 'peer_prepare', 'peer_accept', 'peer_hello', 'peer_journal', 'peer_tail',
+			'peer_settle_journal', 'peer_settle_apply', 'peer_history', 'peer_events', 'peer_spans', 'peer_heard',
+			'peer_hold', 'peer_table_digests', 'peer_digest', 'peer_await_applied', 'peer_join_begin', 'peer_join_keys',
+			'peer_copy', 'peer_join_copied', 'peer_take_dirty')
+	LOOP
+		EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, pg_temp', f);
+	END LOOP;
+END $$;
+
+CREATE FUNCTION payshard.grant_peer(role regrole) RETURNS void
+	LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	f regprocedure;
+BEGIN
+	IF NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN
+		RAISE EXCEPTION 'permission denied for grant_peer'
+			USING ERRCODE = 'insufficient_privilege', HINT = 'Only superusers change a payshard cluster.';
+	END IF;
+	FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
+		AND p.proname LIKE 'peer\_%' AND p.prosecdef
+	LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f, role);
+	END LOOP;
+	EXECUTE format('GRANT EXECUTE ON FUNCTION payshard.incarnation() TO %s', role);
+END $$;
+REVOKE ALL ON FUNCTION payshard.grant_peer(regrole) FROM PUBLIC;
+COMMENT ON FUNCTION payshard.grant_peer IS 'lets a role do on this node what nodes ask of each other all the time: votes, heartbeats, journals, copies; call it on every node for the role of the others'' user mappings. Adding nodes and DDL on all nodes need a superuser';

@@ -50,6 +50,7 @@ static const struct
 	{"ddl", ps_allnodes_resolve},
 	{"notes", ps_duty_notes},
 	{"rejoin", ps_duty_rejoin},
+	{"record", ps_duty_record},
 };
 
 void

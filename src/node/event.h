@@ -1,0 +1,25 @@
+/*
+ * event.h
+ *		The log of what this node has noticed and what is no change of the map:
+ *		payshard.event_log, append-only, durable with the transaction.
+ *
+ * kind			node			since						detail
+ * peer_lost	who is silent	its last answer				-
+ * peer_heard	who is back		its last answer before		-
+ * divergence	whose copy		-							what was found
+ * stranger		this node		-							why
+ */
+#ifndef PS_NODE_EVENT_H
+#define PS_NODE_EVENT_H
+
+#include "postgres.h"
+#include "utils/timestamp.h"
+
+/*
+ * ps_event_write
+ *		Appends one event in the current transaction.  since 0 and detail NULL
+ *		= null.  Needs a transaction; nothing is written outside a cluster.
+ */
+extern void ps_event_write(const char *kind, uint32 node, TimestampTz since, const char *detail);
+
+#endif
