@@ -731,6 +731,15 @@ payshard_fdw_validator(PG_FUNCTION_ARGS)
 		StringInfoData valid;
 		PQconninfoOption *o;
 
+		if (strcmp(option->defname, PS_PASSWORD_REQUIRED) == 0)
+		{
+			if (!defGetBoolean(option) && !superuser())
+				ereport(ERROR,
+						(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						 errmsg("password_required = false is for superusers"),
+						 errhint("Ask a superuser to set it in the server or the user mapping.")));
+			continue;
+		}
 		initStringInfo(&valid);
 		for (o = known; o->keyword; o++)
 		{

@@ -134,7 +134,7 @@ add_options(List *options, const char **keys, const char **values, int n)
 	{
 		DefElem    *option = lfirst(cell);
 
-		if (n < PS_CONN_OPTIONS_MAX - 6)
+		if (n < PS_CONN_OPTIONS_MAX - 6 && strcmp(option->defname, PS_PASSWORD_REQUIRED) != 0)
 		{
 			keys[n] = option->defname;
 			values[n++] = defGetString(option);
@@ -183,6 +183,45 @@ ps_conn_open(const char *node, Oid user, const char *purpose,
 	values[n] = NULL;
 	reserve_socket();
 	return finish_connect(PQconnectStartParams(keys, values, false), deadline, error);
+}
+
+/* A string option of the mapping or, failing that, the server; NULL = not set. */
+static const char *
+option_of(ForeignServer *server, UserMapping *mapping, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, mapping ? list_concat_copy(mapping->options, server->options) : server->options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		if (strcmp(option->defname, name) == 0)
+			return defGetString(option);
+	}
+	return NULL;
+}
+
+void
+ps_conn_require_credentials(const char *node, Oid user, PGconn *conn)
+{
+	ForeignServer *server = GetForeignServerByName(psprintf("%s%s", PS_SERVER_PREFIX, node), false);
+	UserMapping *mapping = mapping_of(user, server->serverid);
+	const char *required = option_of(server, mapping, PS_PASSWORD_REQUIRED);
+	const char *password = option_of(server, mapping, "password");
+	bool		is_required = true;
+
+	if (superuser_arg(user) || option_of(server, mapping, "sslcert") != NULL)
+		return;
+	if (required && parse_bool(required, &is_required) && !is_required)
+		return;
+	if (password && password[0] && (conn == NULL || PQconnectionUsedPassword(conn)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+			 errmsg("password is required to use node \"%s\" as user \"%s\"", node, GetUserNameFromId(user, false)),
+			 errdetail("Users who are not superusers must not borrow this server's own credentials."),
+			 errhint("Add a user mapping with a password or certificate for server \"%s%s\", or let a superuser set %s 'false'.",
+					 PS_SERVER_PREFIX, node, PS_PASSWORD_REQUIRED)));
 }
 
 PGconn *

@@ -34,6 +34,16 @@ typedef struct PsArg
 extern PGconn *ps_conn_open(const char *node, Oid user, const char *purpose,
 							TimestampTz deadline, char **error);
 
+/* Option of a server or mapping, not of libpq; superusers may set it. */
+#define PS_PASSWORD_REQUIRED "password_required"
+
+/*
+ * ps_conn_require_credentials
+ *		ERROR 2F003 when a user who is no superuser would use this server's
+ *		own credentials at a node: before connecting (conn NULL) and after.
+ */
+extern void ps_conn_require_credentials(const char *node, Oid user, PGconn *conn);
+
 /* Connects by a conninfo string instead (a node that is not defined yet). */
 extern PGconn *ps_conn_open_string(const char *conninfo, const char *purpose,
 								   TimestampTz deadline, char **error);

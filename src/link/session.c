@@ -317,6 +317,7 @@ open_link(PsLink *link)
 	char	   *error = NULL;
 	char	   *node = ps_map_node_name(link->key.node);
 
+	ps_conn_require_credentials(node, link->key.user, NULL);
 	link->conn = ps_conn_open(node, link->key.user, "session",
 							  ps_deadline(ps_call_timeout_ms), &error);
 	if (link->conn == NULL)
@@ -326,7 +327,10 @@ open_link(PsLink *link)
 				 errdetail_internal("%s", error),
 				 errhint("See payshard.nodes; when the node has failed, its shards are served again after a failover.")));
 	link->is_stale = false;
-	link->is_busy = link->is_changing = false;
+	link->is_busy = false;
+	link->is_changing = true;	/* closed, should the next step throw */
+	ps_conn_require_credentials(node, link->key.user, link->conn);
+	link->is_changing = false;
 }
 
 /* Begins there, and follows our savepoints. */
@@ -342,11 +346,11 @@ follow_transaction(PsLink *link)
 		StringInfoData sql;
 
 		initStringInfo(&sql);
-		if (!same)
-			appendStringInfo(&sql, "%s; ", settings);
 		appendStringInfo(&sql, "START TRANSACTION ISOLATION LEVEL %s%s",
 						 IsolationUsesXactSnapshot() ? "REPEATABLE READ" : "READ COMMITTED",
 						 XactReadOnly ? " READ ONLY" : " READ WRITE");
+		if (!same)
+			appendStringInfo(&sql, "; %s", settings);
 		any_open = true;
 		link->wrote = false;
 		command(link, sql.data);
@@ -428,7 +432,7 @@ ps_link(uint32 node, Oid user, bool may_write)
 	if (!found)
 		memset((char *) link + sizeof(LinkKey), 0, sizeof(PsLink) - sizeof(LinkKey));
 	if (link->conn && link->depth == 0 &&
-		(link->is_stale || PQstatus(link->conn) == CONNECTION_BAD))
+		(link->is_stale || link->is_changing || PQstatus(link->conn) == CONNECTION_BAD))
 		close_link(link);
 	if (link->conn == NULL && link->depth > 0)
 		lost(link);

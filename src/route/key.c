@@ -462,6 +462,8 @@ resolve_inside(Resolve *r, Level *level, RangeTblEntry *rte, Var *var)
 	if (tle == NULL)
 		return NULL;
 	column = (Var *) strip((Node *) tle->expr);
+	if (inside->query->hasTargetSRFs && expression_returns_set((Node *) column))
+		return NULL;
 	if (is_select || !IsA(column, Var) || column->varno != inside->query->resultRelation)
 		return resolve(r, inside, 0, (Node *) column);
 	/* what RETURNING shows of the target is what was written */
@@ -503,6 +505,22 @@ resolve_outside(Resolve *r, Level *level, Var *var)
 	return NULL;
 }
 
+/* From one integer type to another: equal integers stay equal. */
+static bool
+is_integer_cast(Node *node)
+{
+	FuncExpr   *cast = (FuncExpr *) node;
+	Oid			from;
+
+	if (!IsA(cast, FuncExpr) || list_length(cast->args) != 1 ||
+		(cast->funcformat != COERCE_IMPLICIT_CAST && cast->funcformat != COERCE_EXPLICIT_CAST))
+		return false;
+	from = exprType(linitial(cast->args));
+	return (from == INT2OID || from == INT4OID || from == INT8OID) &&
+		(cast->funcresulttype == INT2OID || cast->funcresulttype == INT4OID ||
+		 cast->funcresulttype == INT8OID);
+}
+
 /*
  * An expression without Vars that `expr`, of this level, equals in every row
  * that matters; NULL when there is none.  target: for which entry of the range
@@ -517,6 +535,15 @@ resolve(Resolve *r, Level *level, Index target, Node *expr)
 
 	if (r->depth >= RESOLVE_DEPTH_MAX)
 		return NULL;
+	if (is_integer_cast((Node *) var))
+	{
+		FuncExpr   *cast = makeNode(FuncExpr);
+
+		*cast = *(FuncExpr *) var;
+		found = resolve(r, level, target, linitial(cast->args));
+		cast->args = list_make1(found);
+		return found ? (Node *) cast : NULL;
+	}
 	if (!IsA(var, Var))
 	{
 		if (depends_on_rows(expr, NULL) || contain_volatile_functions(expr))

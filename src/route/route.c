@@ -34,6 +34,8 @@
 #include "parser/parsetree.h"
 #include "port/pg_bitutils.h"
 #include "postmaster/bgworker_internals.h"
+#include "route/allnodes.h"
+#include "route/copy.h"
 #include "route/later.h"
 #include "route/route.h"
 #include "route/scatter.h"
@@ -99,11 +101,10 @@ ps_route_is_shipped(void)
 	return shipped;
 }
 
-/* Our own processes see placements as they are. */
-static bool
-is_off(void)
+bool
+ps_route_is_off(void)
 {
-	return suspended || ps_capture_off || ps_map_self() == 0 ||
+	return suspended || ps_capture_off || ps_allnodes_is_internal() || ps_map_self() == 0 ||
 		(MyBgworkerEntry && strcmp(MyBgworkerEntry->bgw_library_name, "payshard") == 0);
 }
 
@@ -419,7 +420,7 @@ plan_routed(Query *query, const char *text, int options, ParamListInfo params, b
 static PlannedStmt *
 route_planner(Query *query, const char *text, int options, ParamListInfo params)
 {
-	if (query->commandType == CMD_UTILITY || is_off())
+	if (query->commandType == CMD_UTILITY || ps_route_is_off())
 		return plan_here(query, text, options, params, PS_SCOPE_NONE);
 	if (!ps_key_is_distributed(query))
 		return plan_here(query, text, options, params, PS_SCOPE_ALL);
@@ -523,7 +524,7 @@ route_start(QueryDesc *desc, int eflags)
 		previous_start(desc, eflags);
 	else
 		standard_ExecutorStart(desc, eflags);
-	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) || is_off() || IsParallelWorker())
+	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) || ps_route_is_off() || IsParallelWorker())
 		return;
 	if (plans_epoch != ps_map_epoch())
 	{
@@ -623,5 +624,6 @@ ps_route_install(void)
 	ps_ship_register();
 	ps_later_register();
 	ps_scatter_install();
+	ps_copy_install();
 	RegisterXactCallback(on_xact_end, NULL);
 }

@@ -26,6 +26,9 @@ extern void ps_route_install(void);
 extern bool ps_route_suspend(void);
 extern void ps_route_restore(bool before);
 
+/* Does this process see placements as they are?  Ours do, and suspended ones. */
+extern bool ps_route_is_off(void);
+
 /*
  * ps_route_plan
  *		Plans a statement at execution, with its parameters known (later.c).
