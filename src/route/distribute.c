@@ -613,7 +613,7 @@ payshard_shard_for(PG_FUNCTION_ARGS)
 Datum
 payshard_nodes_for(PG_FUNCTION_ARGS)
 {
-	static const char *const states[] = {"none", "out", "joining", "in sync"};
+	static const char *const states[] = {"none", "out", "joining", "in_sync"};
 	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
 	PsMapShard	shard;
 	int			n;
