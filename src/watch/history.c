@@ -114,7 +114,8 @@ put_placement_changes(PsOut *out, PsMap *before, PsMap *after, uint32 id,
 
 	for (int s = 0; s < after->n_shards; s++)
 	{
-		PsPlacementState then = before ? ps_map_placement(&before->shards[s], id) : PS_PLACEMENT_NONE;
+		PsPlacementState then = before ? ps_map_placement(&before->shards[s], id) :
+			PS_PLACEMENT_NONE;
 
 		if (ps_map_placement(&after->shards[s], id) == state && then != state)
 			shards[n++] = s;
@@ -128,6 +129,7 @@ put_primary_changes(PsOut *out, PsMap *before, PsMap *after, uint32 id)
 {
 	for (uint32 old = 0; old < PS_NODES_MAX; old++)
 	{
+		const PsMapNode *was = node_in(before, old);
 		int			shards[PS_SHARDS_MAX];
 		int			n = 0;
 
@@ -136,8 +138,7 @@ put_primary_changes(PsOut *out, PsMap *before, PsMap *after, uint32 id)
 				(before ? before->shards[s].primary : 0) == old)
 				shards[n++] = s;
 		if (n > 0)
-			put_change(out, after, "primary_changed", id, shards, n,
-					   old ? psprintf("from %s", node_in(before, old) ? ps_map_node(before, old)->name : "a former node") : NULL);
+			put_change(out, after, "primary_changed", id, shards, n, was ? psprintf("from %s", was->name) : NULL);
 	}
 }
 
@@ -225,7 +226,8 @@ kind_of(PsMap *before, PsMap *after, const PsMapNode *then, const PsMapNode *now
 
 /* A step that begins an incident, or makes one graver. */
 static void
-take_step(Incident *incident, PsMap *before, PsMap *after, uint32 id, IncidentKind kind, TimestampTz at)
+take_step(Incident *incident, PsMap *before, PsMap *after, uint32 id,
+		  IncidentKind kind, TimestampTz at)
 {
 	if (incident->kind == INCIDENT_NONE)
 	{
@@ -269,7 +271,8 @@ follow(Incident *incident, PsMap *after, uint32 id, TimestampTz at)
 		if (incident->shards[s] && (shard->waits != 0 || shard->primary == 0 ||
 									ps_map_node(after, shard->primary)->state != PS_NODE_UP))
 			is_open = false;
-		if (incident->paused[s] && PS_HAS_NODE(shard->in_sync, id) && incident->kind < INCIDENT_RESTART)
+		if (incident->kind < INCIDENT_RESTART && incident->paused[s] &&
+			PS_HAS_NODE(shard->in_sync, id))
 			is_resumed = false;
 		if (PS_HAS_NODE(shard->waits, id) ||
 			(ps_map_placement(shard, id) != PS_PLACEMENT_NONE && !PS_HAS_NODE(shard->in_sync, id)))
@@ -281,7 +284,8 @@ follow(Incident *incident, PsMap *after, uint32 id, TimestampTz at)
 		incident->open = at;
 	if (is_resumed && incident->resumed == 0)
 		incident->resumed = at;
-	if (now && now->state == PS_NODE_UP && incident->kind >= INCIDENT_RESTART && incident->returned == 0)
+	if (now && now->state == PS_NODE_UP && incident->kind >= INCIDENT_RESTART &&
+		incident->returned == 0)
 		incident->returned = at;
 	return is_back || now == NULL;
 }
@@ -353,12 +357,16 @@ walk_history(PsOut *out, Incident *incidents)
 	for (;;)
 	{
 		PsMap	   *after;
+		HeapTuple	row;
+		TupleDesc	desc;
 
 		SPI_cursor_fetch(portal, true, 1);
 		if (SPI_processed == 0)
 			break;
-		after = read_map(DatumGetByteaPP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
-		at = Max(at, DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)));
+		row = SPI_tuptable->vals[0];
+		desc = SPI_tuptable->tupdesc;
+		after = read_map(DatumGetByteaPP(SPI_getbinval(row, desc, 1, &isnull)));
+		at = Max(at, DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &isnull)));
 		if (before)
 		{
 			step(out, incidents, before, after, at);

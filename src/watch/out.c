@@ -72,11 +72,12 @@ void
 ps_out_ints(PsOut *out, const int *values, int n)
 {
 	Datum	   *elements = palloc(sizeof(Datum) * (n + 1));
+	ArrayType  *array;
 
 	for (int i = 0; i < n; i++)
 		elements[i] = Int32GetDatum(values[i]);
-	put(out, PointerGetDatum(construct_array(elements, n, INT4OID, sizeof(int32), true, TYPALIGN_INT)),
-		false);
+	array = construct_array(elements, n, INT4OID, sizeof(int32), true, TYPALIGN_INT);
+	put(out, PointerGetDatum(array), false);
 }
 
 static const char *
@@ -91,12 +92,14 @@ void
 ps_out_nodes(PsOut *out, const PsMap *map, PsNodeSet set)
 {
 	Datum		elements[PS_NODES_MAX];
+	ArrayType  *array;
 	int			n = 0;
 
 	for (uint32 id = 1; id < PS_NODES_MAX; id++)
 		if (PS_HAS_NODE(set, id))
 			elements[n++] = CStringGetTextDatum(name_of(map, id));
-	put(out, PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT)), false);
+	array = construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT);
+	put(out, PointerGetDatum(array), false);
 }
 
 void

@@ -118,7 +118,8 @@ prepare(Comparison *c)
 			continue;
 		copy->node = id;
 		copy->name = ps_map_node_name(id);
-		copy->conn = ps_conn_open(copy->name, InvalidOid, "verify", ps_deadline(ps_call_timeout_ms), &error);
+		copy->conn = ps_conn_open(copy->name, InvalidOid, "verify",
+								  ps_deadline(ps_call_timeout_ms), &error);
 		if (copy->conn == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
@@ -153,7 +154,8 @@ ask_all(Comparison *c, const char *sql, int n_args, PsArg *args, int timeout_ms,
 static void
 ask_one(Copy *copy, const char *sql, int n_args, PsArg *args, int timeout_ms)
 {
-	PGresult   *result = ps_conn_call(copy->conn, sql, n_args, args, false, ps_deadline(timeout_ms));
+	PGresult   *result = ps_conn_call(copy->conn, sql, n_args, args, false,
+									  ps_deadline(timeout_ms));
 	bool		yes;
 
 	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
@@ -245,7 +247,8 @@ find_digest(Copy *copy, int shard, uint32 table_id)
 }
 
 static void
-put_row(PsOut *out, int shard, const char *node, Oid table, int64 rows, const char *digest, bool equal)
+put_row(PsOut *out, int shard, const char *node, Oid table, int64 rows,
+		const char *digest, bool equal)
 {
 	ps_out_int(out, shard);
 	ps_out_text(out, node);
@@ -383,7 +386,8 @@ ask_primaries(Comparison *c, PsOut *out)
 			continue;
 		copy->node = id;
 		copy->name = ps_map_node_name(id);
-		copy->conn = ps_conn_open(copy->name, InvalidOid, "verify", ps_deadline(ps_call_timeout_ms), &error);
+		copy->conn = ps_conn_open(copy->name, InvalidOid, "verify",
+								  ps_deadline(ps_call_timeout_ms), &error);
 		put_unknown(out, c->map, id, copy->conn != NULL);
 		if (copy->conn == NULL)
 			continue;

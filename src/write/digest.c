@@ -82,7 +82,8 @@ ps_digest_tables(int *n)
 	*n = SPI_processed;
 	tables = MemoryContextAlloc(caller, sizeof(Oid) * (*n + 1));
 	for (int i = 0; i < *n; i++)
-		tables[i] = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		tables[i] = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
+												   SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
 	return tables;
 }

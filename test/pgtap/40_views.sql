@@ -1,0 +1,82 @@
+-- What a user may rely on: the views and their columns, a comment on each, and
+-- who may see and call what.
+BEGIN;
+SELECT plan(55);
+
+CREATE TEMP TABLE promised (view text, columns text[]);
+INSERT INTO promised VALUES
+	('nodes', '{node_id,name,zone,weight,state,incarnation,is_self,conninfo,last_heard,heard_ms,settled,leader}'),
+	('shards', '{shard,primary_node,term,state,in_sync,joining,out,placements,waits_for}'),
+	('placements', '{shard,node,state,role}'),
+	('tables', '{table_name,key_columns,colocation,table_id,rows_estimate,bytes}'),
+	('replication', '{node,phase,queued_seq,acked_seq,applied_seq,queued_entries,queued_bytes,apply_lag,gate,dirty_keys,all_dirty,origin_incarnation,journaled_seq,decided_seq,applied_here_seq,apply_backlog,is_held}'),
+	('in_doubt', '{origin,incarnation,seq,xid,shards,age}'),
+	('stat_commits', '{commits,aborts,unknown_outcomes,wait_ms,wait_ms_max,batches,records,sent_bytes,apply_transactions,apply_records,stats_reset}'),
+	('silences', '{observer,node,last_heard,detected,heard_again}'),
+	('events', '{epoch,at,kind,node,shards,detail,reason,observer}'),
+	('incidents', '{node,kind,failed,detected,decided,open_again,resumed,returned,back_in_sync,shards,paused,transactions_lost,entries_settled,epoch,reason}'),
+	('availability', '{scope,name,since,window_s,up_s,down_s,planned_s,unknown_s,availability,nines}'),
+	('recovery_stats', '{incidents,failovers,mttr_s,mtbf_s,worst_s,p95_s,fault_s,recovery_s,unavailability_ratio,transactions_lost}');
+
+SELECT has_view('payshard', view::name, 'view ' || view) FROM promised ORDER BY view;
+SELECT columns_are('payshard', view::name, columns::name[], 'columns of ' || view) FROM promised ORDER BY view;
+SELECT ok(has_table_privilege('pg_monitor', 'payshard.' || view, 'SELECT'), 'pg_monitor reads ' || view)
+FROM promised ORDER BY view;
+
+SELECT is_empty($$
+	SELECT c.relname || coalesce('.' || a.attname, '')
+	FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+	WHERE c.relnamespace = 'payshard'::regnamespace AND c.relkind = 'v'
+		AND (obj_description(c.oid, 'pg_class') IS NULL OR col_description(c.oid, a.attnum) IS NULL)$$,
+	'every view and column has a comment');
+SELECT is_empty($$
+	SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'payshard'::regnamespace AND c.relkind IN ('r', 'p')
+		AND obj_description(c.oid, 'pg_class') IS NULL$$,
+	'every table has a comment');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
+		AND p.proname NOT LIKE 'peer\_%' AND p.proname <> 'fdw_validator' AND obj_description(p.oid, 'pg_proc') IS NULL$$,
+	'every function for users has a comment');
+
+-- privileges
+SELECT is_empty($$
+	SELECT c.relname FROM pg_class c, aclexplode(c.relacl) a
+	WHERE c.relnamespace = 'payshard'::regnamespace AND a.grantee = 0$$,
+	'PUBLIC reads and writes no table and no view');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+	WHERE p.pronamespace = 'payshard'::regnamespace AND a.grantee = 0 AND p.proname LIKE 'peer\_%'$$,
+	'PUBLIC calls no function between nodes');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+	WHERE p.pronamespace = 'payshard'::regnamespace AND a.grantee = 0
+		AND p.proname IN ('create_cluster', 'add_node', 'remove_node', 'set_node', 'failover', 'rebuild_node',
+			'create_distributed_table', 'undistribute_table', 'verify', 'stat_reset', 'grant_peer', 'status', 'ring')$$,
+	'PUBLIC calls nothing that changes the cluster or reveals it');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p
+	WHERE p.pronamespace = 'payshard'::regnamespace AND p.prosecdef
+		AND NOT coalesce(array_to_string(p.proconfig, ' '), '') LIKE '%search_path=%'$$,
+	'every function that runs as its owner has a search_path of its own');
+
+CREATE ROLE pgtap_watcher;
+CREATE ROLE pgtap_nobody;
+CREATE ROLE pgtap_peer;
+GRANT pg_monitor TO pgtap_watcher;
+SELECT payshard.grant_peer('pgtap_peer');
+SET ROLE pgtap_watcher;
+SELECT lives_ok('SELECT * FROM payshard.' || view, 'a member of pg_monitor reads ' || view)
+FROM unnest('{availability,events,in_doubt,incidents,recovery_stats,replication}'::text[]) view;
+SELECT lives_ok('SELECT payshard.status()', 'and sees the status');
+SELECT isnt((SELECT conninfo FROM payshard.nodes LIMIT 1), NULL, 'and how nodes are reached');
+SELECT is((SELECT count(*) FROM payshard.nodes WHERE conninfo ~ 'pass|user='), 0::bigint, 'but no user and no password');
+SELECT throws_ok($$SELECT payshard.failover('n2')$$, '42501', NULL, 'and changes nothing');
+RESET ROLE;
+SET ROLE pgtap_nobody;
+SELECT throws_ok('SELECT * FROM payshard.nodes', '42501', NULL, 'others see no nodes');
+RESET ROLE;
+SELECT ok(has_function_privilege('pgtap_peer', 'payshard.peer_journal(bytea)', 'EXECUTE'),
+	'grant_peer: journals');
+
+SELECT * FROM finish();
+ROLLBACK;
