@@ -1030,7 +1030,7 @@ DECLARE
 	v regclass;
 	views constant text[] := '{nodes,shards,placements,tables,replication,in_doubt,stat_commits,silences,events,incidents,availability,recovery_stats}';
 	for_monitor constant text[] := '{show_nodes,show_shards,show_placements,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}';
-	for_admin constant text[] := '{create_cluster,add_node,remove_node,set_node,create_distributed_table,create_reference_table,undistribute_table,failover,switchover,rebuild_node,start_maintenance,stop_maintenance,rebalance_start,rebalance_wait,rebalance_stop,verify,repair,stat_reset,resolve_in_doubt,grant_peer}';
+	for_admin constant text[] := '{create_cluster,add_node,remove_node,set_node,failover,switchover,rebuild_node,start_maintenance,stop_maintenance,rebalance_start,rebalance_wait,rebalance_stop,verify,repair,stat_reset,resolve_in_doubt,grant_peer}';
 BEGIN
 	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
 		AND (p.proname LIKE 'peer\_%' OR p.proname = ANY (for_monitor || for_admin))

@@ -51,7 +51,7 @@ SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
 	WHERE p.pronamespace = 'payshard'::regnamespace AND a.grantee = 0
 		AND p.proname IN ('create_cluster', 'add_node', 'remove_node', 'set_node', 'failover', 'rebuild_node',
-			'create_distributed_table', 'undistribute_table', 'verify', 'stat_reset', 'grant_peer', 'status', 'ring')$$,
+			'verify', 'stat_reset', 'grant_peer', 'status', 'ring')$$,
 	'PUBLIC calls nothing that changes the cluster or reveals it');
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p
