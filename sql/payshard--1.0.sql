@@ -814,7 +814,9 @@ WITH watching AS (
 	GROUP BY s.node
 	HAVING count(DISTINCT s.observer) >= (SELECT count(*) FROM watching v WHERE v.observer <> s.node)
 ), by_map AS (
-	SELECT m.*, s.failed, s.detected
+	-- left out and still silent: nobody can write what it is primary of, either
+	SELECT m.*, s.failed, s.detected,
+		m.back IS NULL AND m.kind = 'left out' AND m.node_id IN (SELECT x.node_id FROM silent x) AS is_silent
 	FROM payshard.map_incidents() m
 	LEFT JOIN LATERAL (
 		SELECT max(q.last_heard) AS failed, min(q.detected) AS detected FROM payshard.silences q
@@ -823,7 +825,9 @@ WITH watching AS (
 	) s ON true
 )
 SELECT node, kind, coalesce(failed, begun) AS failed, least(coalesce(detected, begun), begun) AS detected,
-	decided, open_again, resumed, returned, back AS back_in_sync, shards, paused,
+	decided, CASE WHEN NOT is_silent THEN open_again END AS open_again, resumed, returned, back AS back_in_sync,
+	CASE WHEN is_silent THEN (SELECT coalesce(array_agg(h.shard ORDER BY h.shard), '{}') FROM payshard.show_shards() h
+		WHERE h.primary_node = by_map.node) ELSE shards END AS shards, paused,
 	0::bigint AS transactions_lost, entries AS entries_settled, epoch, reason
 FROM by_map
 UNION ALL
@@ -1054,7 +1058,7 @@ BEGIN
 		AND p.proname IN ('peer_learn', 'peer_prepare', 'peer_accept', 'peer_hello', 'peer_journal', 'peer_tail',
 			'peer_settle_journal', 'peer_settle_apply', 'peer_history', 'peer_events', 'peer_spans', 'peer_heard',
 			'peer_hold', 'peer_table_digests', 'peer_digest', 'peer_await_applied', 'peer_join_begin', 'peer_join_keys',
-			'peer_copy', 'peer_join_copied', 'peer_take_dirty')
+			'peer_copy', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')
 	LOOP
 		EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, pg_temp', f);
 	END LOOP;

@@ -10,9 +10,11 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "ground/wire.h"
+#include "miscadmin.h"
 #include "node/map.h"
 #include "node/relation.h"
 #include "utils/snapmgr.h"
@@ -32,27 +34,36 @@ to_bytea(const void *data, size_t bytes)
 	return value;
 }
 
+/*
+ * Not as the user who commits, who has no right to the table, and not by the
+ * snapshot of a REPEATABLE READ transaction, in which a key that another one
+ * has noted since would be a serialization failure: both would be a PANIC.
+ */
 void
 ps_dirty_record_key(uint32 node, int shard, uint32 table_id, const void *key, size_t bytes)
 {
 	Oid			types[4] = {INT4OID, INT4OID, INT8OID, BYTEAOID};
 	Datum		values[4];
+	Oid			user;
+	int			context;
 
 	values[0] = Int32GetDatum(node);
 	values[1] = Int32GetDatum(shard);
 	values[2] = Int64GetDatum(key ? table_id : 0);
 	values[3] = PointerGetDatum(to_bytea(key, key ? bytes : 0));
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
 	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
 	if (insert_plan == NULL)
 	{
 		insert_plan = SPI_prepare("INSERT INTO payshard.dirty_key VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
 								  4, types);
 		SPI_keepplan(insert_plan);
 	}
-	SPI_execute_plan(insert_plan, values, NULL, false, 0);
-	PopActiveSnapshot();
+	SPI_execute_snapshot(insert_plan, values, NULL, GetLatestSnapshot(), InvalidSnapshot,
+						 false, false, 0);
 	SPI_finish();
+	SetUserIdAndSecContext(user, context);
 	pg_atomic_fetch_add_u64(&ps_shared->dirty_keys, 1);
 }
 
