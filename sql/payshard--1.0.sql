@@ -714,10 +714,10 @@ COMMENT ON FUNCTION payshard.local_scope IS 'between nodes: marks a statement th
 -- What has happened (S3)
 ----------------------------------------------------------------------
 
-CREATE SEQUENCE payshard.event_number;
 CREATE TABLE payshard.event_log (
 	observer int NOT NULL,
-	id bigint NOT NULL DEFAULT nextval('payshard.event_number'),
+	-- microseconds: goes on rising also in a data directory that was restored
+	id bigint NOT NULL DEFAULT extract(epoch FROM clock_timestamp()) * 1000000,
 	at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	kind text NOT NULL,
 	node int NOT NULL,

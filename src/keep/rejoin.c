@@ -35,6 +35,7 @@
 #include "link/conn.h"
 #include "miscadmin.h"
 #include "node/fault.h"
+#include "node/event.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "pgstat.h"
@@ -360,6 +361,8 @@ is_equal(void)
 	its = its_digests();
 	ours = own_digests();
 	command("COMMIT");
+	if (strcmp(ours, its) != 0)
+		ps_event_write("divergence", join.node, 0, "digests differ after its dirty keys were copied");
 	if (strcmp(ours, its) != 0)
 		ereport(LOG, (errmsg("payshard: digests differ"), errdetail("ours:\n%sits:\n%s", ours, its)));
 	{

@@ -27,6 +27,7 @@
 #include "libpq-fe.h"
 #include "link/conn.h"
 #include "miscadmin.h"
+#include "node/event.h"
 #include "node/fault.h"
 #include "node/identity.h"
 #include "node/map.h"
@@ -88,6 +89,7 @@ heard_lsn(const PsMap *map)
 static void
 distrust_own_rows(void)
 {
+	ps_event_write("stranger", ps_map_self(), 0, "this data directory is not the one that was seen last");
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_execute("INSERT INTO payshard.full_copy SELECT s, 'stranger' FROM generate_series(0, 1023) s "
