@@ -34,7 +34,8 @@
 #define PS_EXECUTOR_RUN_PASS desc, direction, count
 #else
 #define ps_executor_run(desc) ExecutorRun(desc, ForwardScanDirection, 0, true)
-#define PS_EXECUTOR_RUN_ARGUMENTS QueryDesc *desc, ScanDirection direction, uint64 count, bool execute_once
+#define PS_EXECUTOR_RUN_ARGUMENTS \
+	QueryDesc *desc, ScanDirection direction, uint64 count, bool execute_once
 #define PS_EXECUTOR_RUN_PASS desc, direction, count, execute_once
 #endif
 

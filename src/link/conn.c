@@ -218,9 +218,11 @@ ps_conn_require_credentials(const char *node, Oid user, PGconn *conn)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
-			 errmsg("password is required to use node \"%s\" as user \"%s\"", node, GetUserNameFromId(user, false)),
-			 errdetail("Users who are not superusers must not borrow this server's own credentials."),
-			 errhint("Add a user mapping with a password or certificate for server \"%s%s\", or let a superuser set %s 'false'.",
+			 errmsg("password is required to use node \"%s\" as user \"%s\"",
+					node, GetUserNameFromId(user, false)),
+			 errdetail("Who is no superuser must not borrow this server's own credentials."),
+			 errhint("Add a user mapping with a password or certificate for server \"%s%s\", "
+					 "or let a superuser set %s 'false'.",
 					 PS_SERVER_PREFIX, node, PS_PASSWORD_REQUIRED)));
 }
 

@@ -61,7 +61,6 @@ struct PsLink
 	bool		is_changing;	/* amid BEGIN, SAVEPOINT, COMMIT and the like */
 	bool		is_busy;		/* results of a statement are still to come */
 	bool		is_stale;		/* close when no transaction is open there */
-	bool		wrote;			/* may have changed something */
 	char	   *settings;		/* as the other side has them; NULL = unknown */
 	MemoryContext memory;		/* of statements */
 	HTAB	   *statements;		/* texts sent before; NULL = none */
@@ -263,7 +262,8 @@ throw_remote(PsLink *link, PGresult *result, const char *sql)
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("node \"%s\" does not accept this statement now", node),
 				 errdetail("It says: %s.", why),
-				 errhint("The placement of the shard has changed or is changing; retry the transaction.")));
+				 errhint("The placement of the shard has changed or is changing; retry the "
+				         "transaction.")));
 	}
 	ps_conn_throw(result, link->conn, node, sql);
 }
@@ -325,7 +325,8 @@ open_link(PsLink *link)
 				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 				 errmsg("could not connect to node \"%s\"", node),
 				 errdetail_internal("%s", error),
-				 errhint("See payshard.nodes; when the node has failed, its shards are served again after a failover.")));
+				 errhint("See payshard.nodes; when the node has failed, its shards are served "
+				         "again after a failover.")));
 	link->is_stale = false;
 	link->is_busy = false;
 	link->is_changing = true;	/* closed, should the next step throw */
@@ -351,8 +352,6 @@ follow_transaction(PsLink *link)
 						 XactReadOnly ? " READ ONLY" : " READ WRITE");
 		if (!same)
 			appendStringInfo(&sql, "; %s", settings);
-		any_open = true;
-		link->wrote = false;
 		command(link, sql.data);
 		link->depth = 1;
 	}
@@ -370,6 +369,27 @@ follow_transaction(PsLink *link)
 	}
 }
 
+/* A statement outside a block, whose transaction ends with it? */
+static bool
+is_alone(void)
+{
+	return !IsTransactionBlock() && GetCurrentTransactionNestLevel() == 1 &&
+		!IsolationUsesXactSnapshot();
+}
+
+/* Settings only, for a statement that needs no transaction there. */
+static void
+follow_settings(PsLink *link)
+{
+	char	   *settings = current_settings();
+
+	if (link->settings && strcmp(settings, link->settings) == 0)
+		return;
+	forget_settings(link);
+	command(link, settings);
+	link->settings = MemoryContextStrdup(TopMemoryContext, settings);
+}
+
 /* At most one node is written in one transaction. */
 static void
 claim_write(uint32 node)
@@ -380,13 +400,16 @@ claim_write(uint32 node)
 				 errmsg("a transaction cannot write at two nodes yet"),
 				 errdetail("It has written at node \"%s\" and would write at node \"%s\".",
 						   ps_map_node_name(write_node), ps_map_node_name(node)),
-				 errhint("Use one transaction per node; payshard.nodes_for() tells where a key lives.")));
+				 errhint("Use one transaction per node; payshard.nodes_for() tells where a key "
+				         "lives.")));
 	if (write_node == 0 && TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a transaction cannot write at two nodes yet"),
-				 errdetail("It has written or locked rows here and would write at node \"%s\".", ps_map_node_name(node)),
-				 errhint("Use one transaction per node; payshard.nodes_for() tells where a key lives.")));
+				 errdetail("It has written or locked rows here and would write at node \"%s\".",
+				 		ps_map_node_name(node)),
+				 errhint("Use one transaction per node; payshard.nodes_for() tells where a key "
+				         "lives.")));
 	if (write_node == 0)
 	{
 		write_node = node;
@@ -402,15 +425,17 @@ ps_session_claim(uint32 node)
 	if (snapshot_node != 0 && snapshot_node != node)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a transaction with isolation level REPEATABLE READ cannot use two nodes yet"),
-				 errdetail("It uses node \"%s\" and would use node \"%s\"; their snapshots would not be of one instant.",
+				 errmsg("a transaction with isolation level REPEATABLE READ cannot use two nodes "
+				        "yet"),
+				 errdetail("It uses node \"%s\" and would use node \"%s\"; "
+						   "their snapshots would not be of one instant.",
 						   ps_map_node_name(snapshot_node), ps_map_node_name(node)),
 				 errhint("Use READ COMMITTED.")));
 	snapshot_node = node;
 }
 
 PsLink *
-ps_link(uint32 node, Oid user, bool may_write)
+ps_link(uint32 node, Oid user, PsLinkUse use)
 {
 	LinkKey		key = {node, user};
 	PsLink	   *link;
@@ -421,10 +446,10 @@ ps_link(uint32 node, Oid user, bool may_write)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot use another node during a parallel operation"),
 				 errhint("Mark the function PARALLEL UNSAFE.")));
-	if (XactReadOnly)
-		may_write = false;
+	if (XactReadOnly && use == PS_LINK_WRITE)
+		use = PS_LINK_LOCK;
 	ps_session_claim(node);
-	if (may_write)
+	if (use == PS_LINK_WRITE)
 		claim_write(node);
 	if (links == NULL)
 		make_links();
@@ -440,22 +465,26 @@ ps_link(uint32 node, Oid user, bool may_write)
 		elog(ERROR, "connection to node %u is busy", node);
 	if (link->conn == NULL)
 		open_link(link);
-	follow_transaction(link);
-	link->wrote |= may_write;
+	any_open = true;
+	if (use == PS_LINK_READ && link->depth == 0 && is_alone())
+		follow_settings(link);
+	else
+		follow_transaction(link);
 	return link;
 }
 
 PGconn *
 ps_session(uint32 node, bool may_write)
 {
-	return ps_link(node, GetUserId(), may_write)->conn;
+	return ps_link(node, GetUserId(), may_write ? PS_LINK_WRITE : PS_LINK_LOCK)->conn;
 }
 
 /* The entry of a text; NULL when another one has its hash. */
 static Statement *
 remember(PsLink *link, const char *sql, bool *found)
 {
-	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) sql, strlen(sql), 0));
+	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) sql, strlen(sql),
+			0));
 	Statement  *statement;
 
 	if (link->statements && hash_get_num_entries(link->statements) >= STATEMENTS_MAX)
@@ -581,7 +610,8 @@ is_near(uint32 node)
 {
 	TimestampTz heard = (TimestampTz) pg_atomic_read_u64(&ps_shared->peers[node].heard_at);
 
-	return heard == 0 || !TimestampDifferenceExceeds(heard, GetCurrentTimestamp(), ps_peer_timeout_ms);
+	return heard == 0 || !TimestampDifferenceExceeds(heard, GetCurrentTimestamp(),
+			ps_peer_timeout_ms);
 }
 
 static void

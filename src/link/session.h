@@ -36,8 +36,17 @@ typedef struct PsLinkParams
  */
 extern PGconn *ps_session(uint32 node, bool may_write);
 
+/* What a statement does at the other node. */
+typedef enum PsLinkUse
+{
+	PS_LINK_READ,				/* nothing that lasts: outside a transaction block
+								 * it runs there without a transaction of ours */
+	PS_LINK_LOCK,				/* locks rows, or calls what is volatile */
+	PS_LINK_WRITE
+} PsLinkUse;
+
 /* The same for a named user, as a link. */
-extern PsLink *ps_link(uint32 node, Oid user, bool may_write);
+extern PsLink *ps_link(uint32 node, Oid user, PsLinkUse use);
 
 /*
  * ps_link_send

@@ -116,7 +116,8 @@ keep_rows(PsFetch *fetch, PGresult *result)
 	if (PQnfields(result) != fetch->n)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
-				 errmsg("another node returned %d columns instead of %d", PQnfields(result), fetch->n),
+				 errmsg("another node returned %d columns instead of %d",
+				 		PQnfields(result), fetch->n),
 				 errhint("Check that the table is defined the same way on all nodes.")));
 	for (int row = 0; row < PQntuples(result); row++)
 	{

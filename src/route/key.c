@@ -669,7 +669,8 @@ insert_values(Level *level, AttrNumber attno, Oid family)
 
 	foreach(cell, level->query->targetList)
 	{
-		if (((TargetEntry *) lfirst(cell))->resno == attno && !((TargetEntry *) lfirst(cell))->resjunk)
+		if (((TargetEntry *) lfirst(cell))->resno == attno &&
+				!((TargetEntry *) lfirst(cell))->resjunk)
 			tle = lfirst(cell);
 	}
 	if (tle == NULL)
@@ -824,10 +825,7 @@ ps_key_find(Query *query)
 			if (relation)
 				add_target(search.mention, level, rti, rte, relation);
 			else
-			{
 				search.mention->has_other = true;
-				search.mention->has_temporary |= get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP;
-			}
 		}
 	}
 	return search.mention;

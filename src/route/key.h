@@ -37,7 +37,6 @@ typedef struct PsMention
 {
 	List	   *targets;		/* of PsTarget */
 	bool		has_other;		/* ordinary tables too */
-	bool		has_temporary;	/* some of them temporary */
 } PsMention;
 
 /* Is a distributed table mentioned anywhere?  Quick. */

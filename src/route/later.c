@@ -98,7 +98,8 @@ run_nested(PsNested *nested)
 	ps_executor_run(desc);
 	if (desc->operation != CMD_SELECT && outer->es_plannedstmt->canSetTag)
 		outer->es_processed += desc->estate->es_processed;
-	nested->slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(desc->tupDesc), &TTSOpsMinimalTuple);
+	nested->slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(desc->tupDesc),
+			&TTSOpsMinimalTuple);
 	ExecutorFinish(desc);
 	ExecutorEnd(desc);
 	FreeQueryDesc(desc);

@@ -243,8 +243,10 @@ refuse_many(Query *query, PsTarget *target)
 			 errmsg("%s distributed table \"%s\" cannot run at several nodes in one statement yet",
 					verb_of(query), get_rel_name(target->relid)),
 			 is_known ? errdetail("Its rows have primaries on several nodes.") :
-			 errdetail("It does not say by constants or parameters which distribution key it is about."),
-			 is_known ? errhint("Use one statement, in a transaction of its own, per node; payshard.nodes_for() tells where a key lives.") :
+			 errdetail("It does not say by constants or parameters which distribution key it is "
+			           "about."),
+			 is_known ? errhint("Use one statement, in a transaction of its own, per node; "
+			                    "payshard.nodes_for() tells where a key lives.") :
 			 errhint("Give the distribution key with = in WHERE, or values for it.")));
 }
 
@@ -256,7 +258,8 @@ refuse_shipped(Query *query, Way *way)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a function or trigger cannot use shards of another node here"),
 				 errdetail("The statement that called it was sent to this node by another one."),
-				 errhint("Let functions and triggers use rows with the same distribution key only.")));
+				 errhint("Let functions and triggers use rows with the same distribution key "
+				         "only.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 			 errmsg("this node is not the primary of all shards of the statement"),
@@ -268,7 +271,8 @@ refuse_shipped(Query *query, Way *way)
 static const char *
 unshippable(Query *query, PsMention *mention)
 {
-	List	   *output = query->commandType == CMD_SELECT ? query->targetList : query->returningList;
+	List	   *output = query->commandType == CMD_SELECT ? query->targetList :
+		query->returningList;
 	ListCell   *cell;
 
 	if (mention->has_other)
@@ -303,7 +307,8 @@ refuse_moves(PsMention *mention)
 		if (target->is_moved && count_nodes(all_primaries()) > 1)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot assign the distribution key of table \"%s\"", get_rel_name(target->relid)),
+					 errmsg("cannot assign the distribution key of table \"%s\"",
+							get_rel_name(target->relid)),
 					 errdetail("The row could move to a shard of another node."),
 					 errhint("Delete the row and insert it anew.")));
 	}
@@ -395,12 +400,14 @@ plan_routed(Query *query, const char *text, int options, ParamListInfo params, b
 	if (way.way == WAY_SHIP && changed)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot run this %s distributed table \"%s\" at node \"%s\"", verb_of(query),
+				 errmsg("cannot run this %s distributed table \"%s\" at node \"%s\"",
+						verb_of(query),
 						get_rel_name(changed->relid), ps_map_node_name(way.node)),
 				 errdetail_internal("%s", why),
 				 errhint("Use two statements: read first, then write with values.")));
 	if (changed && (query->commandType == CMD_SELECT ||
-					query->commandType == CMD_MERGE || list_length(query->cteList) > 0 || !changed->is_written))
+					query->commandType == CMD_MERGE || list_length(query->cteList) > 0 ||
+							!changed->is_written))
 		refuse_many(query, changed);
 	if (changed)
 	{
@@ -451,7 +458,8 @@ check_relation(Relation rel)
 				 errhint("Retry the transaction.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("the placement of shard %d has changed since the statement was planned", part->shard),
+			 errmsg("the placement of shard %d has changed since the statement was planned",
+					part->shard),
 			 errhint("Retry the transaction.")));
 }
 
@@ -513,7 +521,8 @@ check_writes(PlannedStmt *plan)
 					 errmsg("a transaction cannot write at two nodes yet"),
 					 errdetail("It has written at node \"%s\" and would write here.",
 							   ps_map_node_name(ps_session_writes_at())),
-					 errhint("Use one transaction per node; payshard.nodes_for() tells where a key lives.")));
+					 errhint("Use one transaction per node; payshard.nodes_for() tells where a "
+					         "key lives.")));
 	}
 }
 
@@ -567,8 +576,8 @@ payshard_local_scope(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the nodes do not have the same map"),
-				 errdetail("The statement was planned in epoch " UINT64_FORMAT ", this node has " UINT64_FORMAT ".",
-						   epoch, ps_map_epoch()),
+				 errdetail("The statement was planned in epoch " UINT64_FORMAT
+						   ", this node has " UINT64_FORMAT ".", epoch, ps_map_epoch()),
 				 errhint("Retry the transaction.")));
 	PG_RETURN_BOOL(true);
 }

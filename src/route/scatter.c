@@ -120,16 +120,21 @@ refuse_unreadable(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *
 	if (rti == root->parse->resultRelation || bms_is_member(rti, root->all_result_relids))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot change rows of distributed table \"%s\" at several nodes in one statement", get_rel_name(rte->relid)),
-				 errdetail("The statement does not say by a constant or parameter which key it is about."),
-				 errhint("Give the distribution key with = in WHERE, or run one statement per key.")));
+				 errmsg("cannot change rows of distributed table \"%s\" at several nodes "
+						"in one statement", get_rel_name(rte->relid)),
+				 errdetail("The statement does not say by a constant or parameter which key it is "
+				           "about."),
+				 errhint("Give the distribution key with = in WHERE, or run one statement per "
+				         "key.")));
 	foreach(cell, root->rowMarks)
 	{
 		if (((PlanRowMark *) lfirst(cell))->rti == rti)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot lock or join rows of distributed table \"%s\" at several nodes in this statement", get_rel_name(rte->relid)),
-					 errhint("Give the distribution key with =, or read the table in WITH ... AS MATERIALIZED (SELECT ...).")));
+					 errmsg("cannot lock or join rows of distributed table \"%s\" at several "
+							"nodes in this statement", get_rel_name(rte->relid)),
+					 errhint("Give the distribution key with =, or read the table in WITH ... AS "
+					         "MATERIALIZED (SELECT ...).")));
 	}
 	if (rte->tablesample)
 		ereport(ERROR,
@@ -218,8 +223,10 @@ replace_paths(PlannerInfo *root, RelOptInfo *rel, uint64 nodes, List *local)
 	}
 	/* other nodes have as much of it as we, per shard */
 	if (list_length(local) > 0)
-		rows = rows / list_length(local) * Max(1, bms_num_members(rel->live_parts) - list_length(local));
-	paths = lappend(paths, make_path(rel, nodes, list_length(local) > 0 ? clamp_row_est(rows) : ROWS_UNKNOWN));
+		rows = rows / list_length(local) * Max(1,
+				bms_num_members(rel->live_parts) - list_length(local));
+	paths = lappend(paths, make_path(rel, nodes,
+			list_length(local) > 0 ? clamp_row_est(rows) : ROWS_UNKNOWN));
 	rel->consider_parallel = false;
 	rel->partial_pathlist = NIL;
 	rel->consider_partitionwise_join = false;
@@ -227,7 +234,8 @@ replace_paths(PlannerInfo *root, RelOptInfo *rel, uint64 nodes, List *local)
 	if (list_length(paths) == 1)
 		rel->pathlist = paths;
 	else
-		rel->pathlist = list_make1(create_append_path(root, rel, paths, NIL, NIL, NULL, 0, false, -1));
+		rel->pathlist = list_make1(create_append_path(root, rel, paths, NIL, NIL, NULL, 0, false,
+				-1));
 	rel->rows = ((Path *) linitial(rel->pathlist))->rows;
 }
 
@@ -237,7 +245,8 @@ is_expanded(PlannerInfo *root, RelOptInfo *rel, const PsRelation *part)
 {
 	AppendRelInfo *info = root->append_rel_array ? root->append_rel_array[rel->relid] : NULL;
 
-	return rel->reloptkind == RELOPT_OTHER_MEMBER_REL && info && info->parent_reloid == part->parent;
+	return rel->reloptkind == RELOPT_OTHER_MEMBER_REL && info &&
+			info->parent_reloid == part->parent;
 }
 
 static void
@@ -305,7 +314,8 @@ used_columns(Index rti, Oid relid, List *tlist, List *quals)
 		if (bms_is_member(attno - FirstLowInvalidHeapAttributeNumber, used))
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot read system columns of distributed table \"%s\" from several nodes", get_rel_name(relid)),
+					 errmsg("cannot read system columns of distributed table \"%s\" from "
+							"several nodes", get_rel_name(relid)),
 					 errhint("Give the distribution key with = in WHERE.")));
 	}
 	for (int attno = 1; attno <= n; attno++)
@@ -352,7 +362,8 @@ make_query(PlannerInfo *root, Index rti, List *attnos, List *quals)
 
 		get_atttypetypmodcoll(rte->relid, attno, &type, &typmod, &collation);
 		query->targetList = lappend(query->targetList,
-									makeTargetEntry((Expr *) makeVar(1, attno, type, typmod, collation, 0),
+									makeTargetEntry((Expr *) makeVar(1, attno, type, typmod,
+											collation, 0),
 													list_length(query->targetList) + 1,
 													get_attname(rte->relid, attno, false), false));
 	}
@@ -462,7 +473,7 @@ run(ScatterState *state)
 	state->fetch = ps_fetch_begin(desc, n, attnos, is_binary, state->is_random);
 	foreach(cell, state->nodes)
 	{
-		PsLink	   *link = ps_link(lfirst_int(cell), user, false);
+		PsLink	   *link = ps_link(lfirst_int(cell), user, PS_LINK_READ);
 
 		ps_link_send(link, state->text, params, is_binary);
 		links = lappend(links, link);

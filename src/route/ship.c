@@ -38,7 +38,7 @@ enum
 	SHIP_TEXT,					/* String */
 	SHIP_NODE,					/* Integer */
 	SHIP_SHARDS,				/* IntList */
-	SHIP_MAY_WRITE,				/* Integer */
+	SHIP_USE,					/* Integer: PsLinkUse */
 	SHIP_QUERY,					/* Query: to plan anew when the map has changed */
 	SHIP_COUNT
 };
@@ -48,7 +48,7 @@ typedef struct ShipState
 	CustomScanState css;
 	char	   *text;
 	uint32		node;
-	bool		may_write;
+	PsLinkUse	use;
 	List	   *params;			/* expressions */
 	List	   *states;			/* their ExprStates */
 	PsFetch    *fetch;			/* NULL = not sent yet */
@@ -110,7 +110,8 @@ collect_relations(Node *node, void *context)
 #ifdef PS_PERMISSION_INFOS
 		if (rte->perminfoindex > 0)
 		{
-			RTEPermissionInfo *info = list_nth(((Query *) node)->rteperminfos, rte->perminfoindex - 1);
+			RTEPermissionInfo *info = list_nth(((Query *) node)->rteperminfos,
+					rte->perminfoindex - 1);
 
 			shell->plan->permInfos = lappend(shell->plan->permInfos, copyObject(info));
 			rte->perminfoindex = list_length(shell->plan->permInfos);
@@ -131,7 +132,8 @@ ps_ship_shell(Query *query, CustomScan *scan)
 {
 	PlannedStmt *plan = makeNode(PlannedStmt);
 	Shell		shell = {plan, query};
-	List	   *output = query->commandType == CMD_SELECT ? query->targetList : query->returningList;
+	List	   *output = query->commandType == CMD_SELECT ? query->targetList :
+		query->returningList;
 	ListCell   *cell;
 	int			n = 0;
 
@@ -157,7 +159,8 @@ ps_ship_shell(Query *query, CustomScan *scan)
 		n++;
 		/* typed nulls: Vars would send EXPLAIN round in circles */
 		scan->custom_scan_tlist = lappend(scan->custom_scan_tlist,
-										  makeTargetEntry((Expr *) makeNullConst(type, typmod, collation),
+										  makeTargetEntry((Expr *) makeNullConst(type, typmod,
+										  		collation),
 														  n, tle->resname, false));
 		column = makeTargetEntry((Expr *) makeVar(INDEX_VAR, n, type, typmod, collation, 0),
 								 n, tle->resname, false);
@@ -176,26 +179,44 @@ ps_ship_shell(Query *query, CustomScan *scan)
 }
 
 static bool
-is_own_volatile(Oid function, void *context)
+is_volatile(Oid function, void *context)
 {
-	return function >= FirstUnpinnedObjectId && func_volatile(function) == PROVOLATILE_VOLATILE;
+	PsLinkUse  *use = context;
+
+	/* a function that we do not know may write */
+	if (func_volatile(function) == PROVOLATILE_VOLATILE)
+		*use = Max(*use, function >= FirstUnpinnedObjectId ? PS_LINK_WRITE : PS_LINK_LOCK);
+	return false;
 }
 
-/* Calls of functions that we do not know: they may write. */
 static bool
-may_write_walker(Node *node, void *context)
+use_walker(Node *node, void *context)
 {
+	PsLinkUse  *use = context;
+
 	if (node == NULL)
 		return false;
-	if (check_functions_in_node(node, is_own_volatile, context))
-		return true;
+	check_functions_in_node(node, is_volatile, context);
+	if (IsA(node, NextValueExpr))
+		*use = Max(*use, PS_LINK_LOCK);
 	if (IsA(node, Query))
 	{
 		if (((Query *) node)->commandType != CMD_SELECT)
-			return true;
-		return query_tree_walker((Query *) node, may_write_walker, context, 0);
+			*use = PS_LINK_WRITE;
+		if (((Query *) node)->rowMarks != NIL)
+			*use = Max(*use, PS_LINK_LOCK);
+		return query_tree_walker((Query *) node, use_walker, context, 0);
 	}
-	return expression_tree_walker(node, may_write_walker, context);
+	return expression_tree_walker(node, use_walker, context);
+}
+
+static PsLinkUse
+use_of(Query *query)
+{
+	PsLinkUse	use = PS_LINK_READ;
+
+	use_walker((Node *) query, &use);
+	return use;
 }
 
 PlannedStmt *
@@ -208,7 +229,7 @@ ps_ship_plan(Query *query, uint32 node, List *shards)
 	scan->methods = &scan_methods;
 	scan->custom_exprs = params;
 	scan->custom_private = list_make5(makeString(text), makeInteger(node), shards,
-									  makeInteger(may_write_walker((Node *) query, NULL)),
+									  makeInteger(use_of(query)),
 									  query);
 	return ps_ship_shell(query, scan);
 }
@@ -223,7 +244,7 @@ create_state(CustomScan *scan)
 	state->css.methods = &exec_methods;
 	state->text = strVal(list_nth(scan->custom_private, SHIP_TEXT));
 	state->node = intVal(list_nth(scan->custom_private, SHIP_NODE));
-	state->may_write = intVal(list_nth(scan->custom_private, SHIP_MAY_WRITE));
+	state->use = intVal(list_nth(scan->custom_private, SHIP_USE));
 	state->params = scan->custom_exprs;
 	return (Node *) state;
 }
@@ -267,7 +288,7 @@ run(ShipState *state)
 	PlannedStmt *plan = estate->es_plannedstmt;
 	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
 	bool		is_binary = ps_fetch_is_binary(desc, desc->natts, NULL);
-	PsLink	   *link = ps_link(state->node, GetUserId(), state->may_write);
+	PsLink	   *link = ps_link(state->node, GetUserId(), state->use);
 	PsLinkParams *params = ps_text_params(state->params, state->states, ss->ps.ps_ExprContext);
 	uint64		n;
 

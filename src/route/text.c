@@ -219,7 +219,8 @@ align_values(Query *query, Index rti, RangeTblEntry *rte)
 		List	   *aligned = NIL;
 
 		foreach(target, query->targetList)
-			aligned = lappend(aligned, fill_in((Node *) ((TargetEntry *) lfirst(target))->expr, &row));
+			aligned = lappend(aligned, fill_in((Node *) ((TargetEntry *) lfirst(target))->expr,
+					&row));
 		lfirst(cell) = aligned;
 	}
 	point_at_source(query, rti);

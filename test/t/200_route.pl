@@ -370,7 +370,7 @@ foreach my $mode (qw(simple extended prepared))
 	  "BEGIN;\nUPDATE dist.account SET balance = balance + 1 WHERE id = :k;\nSELECT balance FROM dist.account WHERE id = :k;\nCOMMIT;\n";
 	close $f;
 	my ($stdout, $stderr);
-	ok(run([ 'pgbench', '-n', '-M', $mode, '-c', 4, '-t', 50, '-f', $file, '-d', $c->node(1)->connstr('postgres') =~ s/ dbname=.*//r, 'postgres' ], '>', \$stdout, '2>', \$stderr), "pgbench -M $mode") or diag($stderr);
+	ok(run([ 'pgbench', '-n', '-M', $mode, '-c', 4, '-t', 50, '-f', $file, $c->node(1)->connstr('postgres') ], '>', \$stdout, '2>', \$stderr), "pgbench -M $mode") or diag($stderr);
 }
 is($c->sql(2, "SELECT sum(balance) FROM dist.account WHERE id IN ($k1, $k2, $k3)"), '600', 'every acknowledged write is there once');
 $c->assert_copies_equal(1);
