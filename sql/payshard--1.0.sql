@@ -32,6 +32,12 @@ CREATE TABLE payshard.node_self (
 );
 COMMENT ON TABLE payshard.node_self IS 'who this node is (one row); boot: the mark of this directory''s last start, as the register has it, 0 = none; boot_attempt: the mark of a start that the register may not have yet (M3)';
 
+CREATE TABLE payshard.run_end (
+	incarnation bigint PRIMARY KEY,
+	next_xid bigint NOT NULL
+);
+COMMENT ON TABLE payshard.run_end IS 'the first transaction id given out by the server after a start: of the incarnations up to this one, ids from there on were lost in the crash and given out again (F1)';
+
 CREATE TABLE payshard.acceptor (
 	cluster_id bigint PRIMARY KEY,
 	promised bigint NOT NULL,

@@ -184,6 +184,7 @@ ps_duty_start(void)
 		return true;			/* invited, but no member yet */
 	/* a start within the life of one server is a start, too */
 	PS_FAULT("start.before_boot");
+	ps_identity_note_run_end(ps_map_node(map, ps_map_self())->incarnation);
 	step.last = identity.boot;
 	step.attempt = mark_start();
 	map = ps_map_copy();		/* the former copy went with its transaction */

@@ -62,6 +62,7 @@ init_struct(PsShared *shared)
 	pg_atomic_init_u64(&shared->epoch, 0);
 	pg_atomic_init_u64(&shared->incarnation, 0);
 	pg_atomic_init_u64(&shared->started_at, 0);
+	pg_atomic_init_u32(&shared->run_noted, 0);
 	pg_atomic_init_u32(&shared->needs_recovery, 0);
 	pg_atomic_init_u64(&shared->dirty_keys, 0);
 	pg_atomic_init_u64(&shared->feed_generation, 1);

@@ -104,6 +104,7 @@ typedef struct PsShared
 	ConditionVariable map_changed;	/* broadcast at each adoption */
 	Latch	   *keeper;			/* map_lock; NULL = not running */
 	Latch	   *applier;		/* map_lock */
+	pg_atomic_uint32 run_noted; /* payshard.run_end has this run of the server */
 	pg_atomic_uint32 needs_recovery;	/* W7: closed until recovered (F1) */
 	pg_atomic_uint64 dirty_keys;	/* hint for views: keys recorded since start */
 	pg_atomic_uint64 feed_generation;	/* payshard.feed changed; from 1 */

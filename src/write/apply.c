@@ -28,6 +28,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "node/fault.h"
+#include "node/identity.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "node/stats.h"
@@ -165,14 +166,16 @@ apply_ops(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 seq,
 
 /*
  * On the origin itself (F1): has its own transaction committed?  One that is
- * just ending (W7 in a live server) is waited for.
+ * just ending (W7 in a live server) is waited for.  The id of a transaction of
+ * which a crash left nothing in the WAL is given out again: it then says
+ * nothing of the entry, which cannot have committed.
  */
 static bool
-is_committed_here(uint32 origin, const PsRecord *record)
+is_committed_here(uint32 origin, uint64 incarnation, const PsRecord *record)
 {
 	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(record->xid));
 
-	if (origin != ps_map_self())
+	if (origin != ps_map_self() || record->xid >= ps_identity_run_end(incarnation))
 		return false;
 	if (TransactionIdIsInProgress(xid))
 		XactLockTableWait(xid, NULL, NULL, XLTW_None);
@@ -199,7 +202,7 @@ apply_batch(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 applie
 			return applied;
 		}
 		if (record.kind == PS_RECORD_ENTRY && !ps_journal_is_aborted(aborted, record.ref_seq) &&
-			!is_committed_here(origin, &record))
+			!is_committed_here(origin, incarnation, &record))
 		{
 			apply_ops(targets, origin, incarnation, record.seq, record.ops, record.ops_bytes);
 			ps_dirty_record_ops(record.ops, record.ops_bytes);

@@ -46,6 +46,12 @@ SQL
 	# in the map's words: shard of each account
 	my $shards = $c->sql(1, "SELECT i, payshard.shard_for('accounts', i::bigint) FROM generate_series(1, $self->{accounts}) i");
 	$self->{shard} = { map { split /\|/ } split /\n/, $shards };
+	foreach my $table (qw(accounts payments))
+	{
+		my $names = $c->sql(1, "SELECT substring(inhrelid::regclass::text FROM '_([0-9]+)\$'), inhrelid::regclass "
+			  . "FROM pg_inherits WHERE inhparent = '$table'::regclass");
+		$self->{partition}{$table} = { map { split /\|/ } split /\n/, $names };
+	}
 	foreach my $node ($self->data_nodes)
 	{
 		my @mine = $self->accounts_at($node);
@@ -239,7 +245,7 @@ sub wait_in_sync
 	{
 		$c->wait_until("node $i to see all placements in sync", $seconds // $self->{seconds}, sub {
 				my @placements = eval { $self->placements($i) };
-				my @not = grep { $_->[3] ne 'in_sync' } @placements;
+				my @not = grep { $_->[3] ne 'in sync' } @placements;
 				return (@placements && !@not, $@ . join("\n", map { join ' ', @$_ } @not));
 			});
 	}
@@ -304,8 +310,8 @@ sub _read_node
 	my %found = (payments => {}, digest => {}, wrong => '');
 
 	return \%found unless @shards;
-	my $payments = join ' UNION ALL ', map { "SELECT * FROM payshard_data.payments_$_" } @shards;
-	my $accounts = join ' UNION ALL ', map { "SELECT * FROM payshard_data.accounts_$_" } @shards;
+	my $payments = join ' UNION ALL ', map { "SELECT * FROM $self->{partition}{payments}{$_}" } @shards;
+	my $accounts = join ' UNION ALL ', map { "SELECT * FROM $self->{partition}{accounts}{$_}" } @shards;
 	my $list = join ',', @shards;
 	my $out = $c->sql($i, <<"SQL");
 SELECT 'p', id, count(*) FROM ($payments) p GROUP BY id;
@@ -333,7 +339,7 @@ sub violations
 
 	foreach my $row ($self->placements)
 	{
-		next unless $row->[3] eq 'in_sync';
+		next unless $row->[3] eq 'in sync';
 		push @{ $shards_at{ $row->[1] } }, $row->[0];
 		push @{ $nodes_of{ $row->[0] } }, $row->[1];
 	}
