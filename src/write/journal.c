@@ -132,7 +132,7 @@ ps_journal_insert(uint32 origin, uint64 incarnation, const PsBatch *batch)
 
 /* The one bigint that a query about (origin, incarnation) yields; 0 = null. */
 static uint64
-query_seq(const char *sql, uint32 origin, uint64 incarnation)
+query_seq(SPIPlanPtr *plan, const char *sql, uint32 origin, uint64 incarnation)
 {
 	Oid			types[2] = {INT4OID, INT8OID};
 	Datum		values[2] = {Int32GetDatum(origin), Int64GetDatum(incarnation)};
@@ -140,8 +140,7 @@ query_seq(const char *sql, uint32 origin, uint64 incarnation)
 	bool		isnull;
 
 	begin_spi();
-	SPI_execute_with_args(sql, 2, types, values, NULL, true, 1);
-	if (SPI_processed == 1)
+	if (run(plan, sql, 2, types, values) == 1)
 	{
 		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 
@@ -154,9 +153,11 @@ query_seq(const char *sql, uint32 origin, uint64 incarnation)
 uint64
 ps_journal_last_seq(uint32 origin, uint64 incarnation)
 {
-	uint64		journaled = query_seq("SELECT max(last_seq) FROM payshard.journal "
+	static SPIPlanPtr max_plan = NULL;
+	static SPIPlanPtr position_plan = NULL;
+	uint64		journaled = query_seq(&max_plan, "SELECT max(last_seq) FROM payshard.journal "
 									  "WHERE origin = $1 AND incarnation = $2", origin, incarnation);
-	uint64		applied = query_seq("SELECT applied_seq FROM payshard.position "
+	uint64		applied = query_seq(&position_plan, "SELECT applied_seq FROM payshard.position "
 									"WHERE origin = $1 AND incarnation = $2", origin, incarnation);
 
 	return Max(journaled, applied);
@@ -165,10 +166,13 @@ ps_journal_last_seq(uint32 origin, uint64 incarnation)
 uint64
 ps_position_read(uint32 origin, uint64 *incarnation)
 {
-	*incarnation = query_seq("SELECT incarnation FROM payshard.position WHERE origin = $1 AND $2 = 0",
-							 origin, 0);
-	return query_seq("SELECT applied_seq FROM payshard.position WHERE origin = $1 AND incarnation = $2",
-					 origin, *incarnation);
+	static SPIPlanPtr incarnation_plan = NULL;
+	static SPIPlanPtr seq_plan = NULL;
+
+	*incarnation = query_seq(&incarnation_plan, "SELECT incarnation FROM payshard.position "
+							 "WHERE origin = $1 AND $2 = 0", origin, 0);
+	return query_seq(&seq_plan, "SELECT applied_seq FROM payshard.position "
+					 "WHERE origin = $1 AND incarnation = $2", origin, *incarnation);
 }
 
 void
