@@ -30,6 +30,7 @@
 #include "node/fault.h"
 #include "node/identity.h"
 #include "node/map.h"
+#include "node/relation.h"
 #include "node/settings.h"
 #include "node/stats.h"
 #include "node/tables.h"
@@ -134,6 +135,25 @@ must_stall(uint32 origin, uint64 incarnation, const PsRecord *record)
 	return false;
 }
 
+/*
+ * An unknown table: was it dropped, or is the DDL that makes it still prepared
+ * here?  Who writes a table has had it prepared on all nodes before, so when
+ * no DDL is under way and it is still unknown, it was dropped.  Not to be waited
+ * for: we hold the map.
+ */
+static bool
+is_dropped(uint32 table_id)
+{
+	Oid			catalog = ps_table_oid(PS_TABLE_DISTRIBUTED);
+	bool		known;
+
+	if (!ConditionalLockRelationOid(catalog, ShareLock))
+		return false;
+	known = OidIsValid(ps_relation_by_id(table_id));
+	UnlockRelationOid(catalog, ShareLock);
+	return !known;
+}
+
 static void
 apply_ops(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 seq,
 		  const uint8 *ops, size_t bytes)
@@ -150,7 +170,8 @@ apply_ops(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 seq,
 			ps_dirty_record_op(ps_map_self(), &op);
 		if (verdict != APPLY)
 			continue;
-		if (!ps_target_change(targets, &op))
+		if (!ps_target_change(targets, &op) && !is_dropped(op.table_id) &&
+			!ps_target_change(targets, &op))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("distributed table %u is not on this node yet", op.table_id),

@@ -94,7 +94,11 @@ record_op(PsNodeSet out, const PsOp *op)
 		return;
 	parent = ps_relation_by_id(op->table_id);
 	if (!OidIsValid(parent))
-		return;					/* dropped since: there is nothing to copy */
+	{
+		/* dropped, or its DDL is still prepared here: the whole shard, to be safe */
+		record_for_all(out, op->shard, 0, NULL, 0);
+		return;
+	}
 	rel = table_open(ps_relation_partition(parent, op->shard), AccessShareLock);
 	initStringInfo(&key);
 	if (!ps_row_key_of(&key, ps_row_format(rel), op->row, op->row_bytes))
