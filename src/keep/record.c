@@ -103,7 +103,7 @@ close_stale(const PsMap *map)
 		if (!noted[map->nodes[i].id].is_over && noted[map->nodes[i].id].since != 0)
 			continue;
 		SPI_execute_with_args("INSERT INTO payshard.event_log (observer, kind, node, since, detail) "
-							  "SELECT observer, 'peer_heard', node, since, 'end not seen' FROM payshard.silences "
+							  "SELECT observer, 'peer_heard', node, last_heard, 'end not seen' FROM payshard.silences "
 							  "WHERE observer = $1 AND node = $2 AND heard_again IS NULL",
 							  2, types, values, NULL, false, 0);
 	}
