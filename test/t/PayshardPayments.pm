@@ -245,7 +245,7 @@ sub wait_in_sync
 	{
 		$c->wait_until("node $i to see all placements in sync", $seconds // $self->{seconds}, sub {
 				my @placements = eval { $self->placements($i) };
-				my @not = grep { $_->[3] ne 'in sync' } @placements;
+				my @not = grep { $_->[3] ne 'in_sync' } @placements;
 				return (@placements && !@not, $@ . join("\n", map { join ' ', @$_ } @not));
 			});
 	}
@@ -339,7 +339,7 @@ sub violations
 
 	foreach my $row ($self->placements)
 	{
-		next unless $row->[3] eq 'in sync';
+		next unless $row->[3] eq 'in_sync';
 		push @{ $shards_at{ $row->[1] } }, $row->[0];
 		push @{ $nodes_of{ $row->[0] } }, $row->[1];
 	}
