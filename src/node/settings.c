@@ -23,6 +23,7 @@ int			ps_commit_timeout_ms;
 int			ps_abort_timeout_ms;
 int			ps_shutdown_timeout_ms;
 int			ps_keepalive_ms;
+int			ps_apply_delay_ms;
 int			ps_min_in_sync;
 int			ps_dirty_keys_max;
 int			ps_copy_batch_kb;
@@ -61,6 +62,8 @@ static const IntSetting int_settings[] = {
 	&ps_shutdown_timeout_ms, 10000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.keepalive", "Idle time after which another node hears from this one.",
 	&ps_keepalive_ms, 200, 10, 60000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.apply_delay", "Time for which decided journal entries gather before they are applied together.",
+	&ps_apply_delay_ms, 20, 0, 1000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.min_in_sync", "Durable copies a commit needs at least; with fewer in sync, writes are refused.",
 	&ps_min_in_sync, 1, 1, 8, PGC_SIGHUP, 0},
 	{"payshard.dirty_keys_max", "Keys remembered for a placement that is out; with more it gets a full copy.",

@@ -18,6 +18,7 @@ extern int	ps_commit_timeout_ms;	/* wait for the in-sync members, then abort */
 extern int	ps_abort_timeout_ms;	/* W7: wait for ABORT entries to be journaled */
 extern int	ps_shutdown_timeout_ms; /* W7: outcome awaited after terminate */
 extern int	ps_keepalive_ms;		/* idle time after which a peer hears from us */
+extern int	ps_apply_delay_ms;	/* decided entries gather for that long */
 extern int	ps_min_in_sync;			/* durable copies a commit needs at least */
 extern int	ps_dirty_keys_max;		/* per absent node; more = all */
 extern int	ps_copy_batch_kb;		/* rows per message while a placement joins */

@@ -398,6 +398,18 @@ init_process(void)
 	pgstat_report_activity(STATE_RUNNING, "applying journal entries");
 }
 
+/*
+ * Lets decided entries gather: one transaction for many costs less than a
+ * transaction for each, and nobody reads them here.  Not on the latch, which is
+ * set for each batch.
+ */
+static void
+gather(void)
+{
+	if (ps_apply_delay_ms > 0)
+		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ps_apply_delay_ms, PG_WAIT_EXTENSION);
+}
+
 void
 payshard_apply_main(Datum arg)
 {
@@ -417,6 +429,7 @@ payshard_apply_main(Datum arg)
 		CHECK_FOR_INTERRUPTS();
 		if (more && !failed)
 			continue;
+		gather();
 		pgstat_report_stat(false);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 failed ? PS_APPLY_RETRY_MS : PS_APPLY_NAP_MS, PG_WAIT_EXTENSION);
