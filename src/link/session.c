@@ -85,6 +85,9 @@ static int	write_level = 0;
 /* The node whose snapshot a REPEATABLE READ transaction has, 0 = none yet. */
 static uint32 snapshot_node = 0;
 
+/* Committed over there: a cancel before our own end comes too late. */
+static bool is_holding = false;
+
 /* Anything open?  Spares transactions without remote part the loop. */
 static bool any_open = false;
 
@@ -747,6 +750,32 @@ await_commit(PsLink *link)
 	return last;
 }
 
+static void
+unknown_outcome(PsLink *link)
+{
+	close_link(link);
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+			 errmsg("it is not known whether the transaction has committed"),
+			 errdetail("Node \"%s\" did not answer to COMMIT.", ps_map_node_name(link->key.node)),
+			 errhint("Look whether the payment is there before you send it again.")));
+}
+
+/*
+ * The other node has answered COMMIT with an error.  Where it was told to
+ * end, and could not wait for the outcome, that error does not say aborted.
+ */
+static void
+throw_commit(PsLink *link, PGresult *result)
+{
+	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+	if (state && PQstatus(link->conn) != CONNECTION_BAD)
+		ps_conn_throw(result, link->conn, ps_map_node_name(link->key.node), "COMMIT");
+	PQclear(result);
+	unknown_outcome(link);
+}
+
 /* COMMIT where was written: its answer is the outcome. */
 static void
 commit_writer(PsLink *link)
@@ -762,22 +791,14 @@ commit_writer(PsLink *link)
 	if (PQsendQuery(link->conn, "COMMIT TRANSACTION"))
 		result = await_commit(link);
 	RESUME_INTERRUPTS();
-	PS_FAULT("session.after_commit");
 	if (result == NULL)
-	{
-		close_link(link);
-		ereport(ERROR,
-				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-				 errmsg("it is not known whether the transaction has committed"),
-				 errdetail("Node \"%s\" did not answer to COMMIT.", node),
-				 errhint("Look whether the payment is there before you send it again.")));
-	}
+		unknown_outcome(link);
 	link->is_changing = false;
 	link->depth = 0;
 	if (PQresultStatus(result) != PGRES_COMMAND_OK)
 	{
 		forget_settings(link);
-		throw_remote(link, result, "COMMIT");
+		throw_commit(link, result);
 	}
 	if (strcmp(PQcmdStatus(result), "COMMIT") != 0)
 	{
@@ -789,6 +810,12 @@ commit_writer(PsLink *link)
 				 errhint("Retry the transaction.")));
 	}
 	PQclear(result);
+	/* committed: no error may tell otherwise, only a crash can happen */
+	HOLD_INTERRUPTS();
+	is_holding = true;
+	START_CRIT_SECTION();
+	PS_FAULT("session.after_commit");
+	END_CRIT_SECTION();
 }
 
 void
@@ -832,6 +859,10 @@ ps_session_at_end(bool is_commit)
 	HASH_SEQ_STATUS seq;
 	PsLink	   *link;
 
+	/* an error has released them already */
+	if (is_holding && is_commit)
+		RESUME_INTERRUPTS();
+	is_holding = false;
 	write_node = 0;
 	write_level = 0;
 	snapshot_node = 0;
