@@ -185,7 +185,7 @@ static void
 become_node(uint64 cluster_id, uint32 node_id, const char *name)
 {
 	Oid			types[3] = {INT8OID, INT4OID, TEXTOID};
-	Datum		args[3] = {Int64GetDatum(cluster_id), Int32GetDatum(node_id), CStringGetTextDatum(name)};
+	Datum args[3] = {Int64GetDatum(cluster_id), Int32GetDatum(node_id), CStringGetTextDatum(name)};
 
 	run_sql("DELETE FROM payshard.node_self; DELETE FROM payshard.acceptor");
 	SPI_execute_with_args("INSERT INTO payshard.node_self (cluster_id, node_id, name, peer_role, boot) "
@@ -318,7 +318,8 @@ conninfo_of(const char *name)
 
 	if (SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(ps_identity_peer_role()),
 							  ObjectIdGetDatum(server->serverid)))
-		options = list_concat(options, GetUserMapping(ps_identity_peer_role(), server->serverid)->options);
+		options = list_concat(options,
+							  GetUserMapping(ps_identity_peer_role(), server->serverid)->options);
 	initStringInfo(&buf);
 	foreach(cell, options)
 	{
@@ -387,7 +388,8 @@ require_fit(PGconn *conn, NewNode *new, uint64 cluster_id)
 static void
 call_or_error(PGconn *conn, const char *name, const char *sql, int n_args, PsArg *args)
 {
-	PGresult   *result = ps_conn_call(conn, sql, n_args, args, false, ps_deadline(ps_call_timeout_ms));
+	PGresult *result =
+		ps_conn_call(conn, sql, n_args, args, false, ps_deadline(ps_call_timeout_ms));
 
 	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
 		ps_conn_throw(result, conn, name, sql);

@@ -69,7 +69,8 @@ ps_int_array(const int *values, int n)
 static PGresult *
 call(Copy *copy, const char *sql, int n_args, PsArg *args)
 {
-	PGresult   *result = ps_conn_call(copy->conn, sql, n_args, args, false, ps_deadline(PS_COPY_TIMEOUT_MS));
+	PGresult *result =
+		ps_conn_call(copy->conn, sql, n_args, args, false, ps_deadline(PS_COPY_TIMEOUT_MS));
 
 	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
 		ps_conn_throw(result, copy->conn, copy->name, sql);
@@ -151,7 +152,8 @@ take_its_keys(Copy *copy, const char *shards)
 		size_t		bytes;
 		char	   *key = ps_result_bytes(result, i, 2, &bytes);
 
-		add_key(copy, (int) ps_result_int8(result, i, 0), (uint32) ps_result_int8(result, i, 1), key, bytes);
+		add_key(copy, (int) ps_result_int8(result, i, 0), (uint32) ps_result_int8(result, i, 1),
+				key, bytes);
 	}
 	PQclear(result);
 }
@@ -199,7 +201,8 @@ all_tables(void)
 	SPI_execute("SELECT table_id FROM payshard.distributed_table ORDER BY 1", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		int64		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		int64 id =
+			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
 		MemoryContext spi = MemoryContextSwitchTo(caller);
 
 		tables = lappend_oid(tables, (Oid) id);
@@ -222,7 +225,8 @@ put_insert(Copy *copy, const PsRowFormat *format, TupleTableSlot *slot)
 static void
 copy_whole_table(Copy *copy, uint32 table_id, int shard)
 {
-	Relation	rel = table_open(ps_relation_partition(ps_relation_by_id(table_id), shard), AccessShareLock);
+	Relation rel =
+		table_open(ps_relation_partition(ps_relation_by_id(table_id), shard), AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
 

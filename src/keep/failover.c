@@ -82,8 +82,8 @@ static void
 require_lost(const PsMapNode *node)
 {
 	char	   *error;
-	PGconn	   *conn = ps_conn_open(node->name, InvalidOid, "failover",
-									ps_deadline(Min(ps_peer_timeout_ms, ps_call_timeout_ms)), &error);
+	TimestampTz deadline = ps_deadline(Min(ps_peer_timeout_ms, ps_call_timeout_ms));
+	PGconn	   *conn = ps_conn_open(node->name, InvalidOid, "failover", deadline, &error);
 	PGresult   *result;
 	bool		answers;
 

@@ -41,7 +41,8 @@ is_late(uint32 id)
 {
 	uint64		since = pg_atomic_read_u64(&ps_shared->peers[id].waiting_since);
 
-	return since != 0 && TimestampDifferenceExceeds(since, GetCurrentTimestamp(), ps_peer_timeout_ms);
+	return since != 0 &&
+		   TimestampDifferenceExceeds(since, GetCurrentTimestamp(), ps_peer_timeout_ms);
 }
 
 /*
@@ -86,8 +87,9 @@ ps_duty_leave(void)
 			again = true;
 		if (!note_lost(id) && !is_late(id))
 			continue;
-		(void) ps_propose(step_leave, &id, psprintf("node %s does not answer node %s",
-													ps_map_node_name(id), ps_map_node_name(ps_map_self())),
+		(void) ps_propose(step_leave, &id,
+						  psprintf("node %s does not answer node %s", ps_map_node_name(id),
+								   ps_map_node_name(ps_map_self())),
 						  ps_call_timeout_ms, &refusal);
 		if (refusal)
 			ereport(LOG, (errmsg("payshard cannot leave node \"%s\" out: %s", ps_map_node_name(id), refusal)));

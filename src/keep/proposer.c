@@ -169,7 +169,8 @@ gather(Round *round, bool with_value, PsNodeSet a, PsNodeSet b, TimestampTz dead
 			count_answer(round, id, result, with_value);
 			PQclear(result);
 		}
-		if (!decided && ps_map_is_majority(round->yes & a, a) && ps_map_is_majority(round->yes & b, b))
+		if (!decided && ps_map_is_majority(round->yes & a, a) &&
+			ps_map_is_majority(round->yes & b, b))
 		{
 			decided = true;
 			deadline = Min(deadline, ps_deadline(PS_STRAGGLER_MS));
@@ -286,7 +287,8 @@ back_off(void)
 {
 	long		ms = 5 + pg_prng_uint64_range(&pg_global_prng_state, 0, 45);
 
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
+					 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }

@@ -110,7 +110,8 @@ rejoin_gone(int code, Datum arg)
 static PGresult *
 call(const char *sql, int n_args, PsArg *args)
 {
-	PGresult   *result = ps_conn_call(join.conn, sql, n_args, args, false, ps_deadline(PS_REJOIN_TIMEOUT_MS));
+	PGresult *result =
+		ps_conn_call(join.conn, sql, n_args, args, false, ps_deadline(PS_REJOIN_TIMEOUT_MS));
 
 	if (result == NULL || (PQresultStatus(result) != PGRES_TUPLES_OK &&
 						   PQresultStatus(result) != PGRES_COMMAND_OK))
@@ -229,8 +230,10 @@ start_joining(void)
 	PS_FAULT("rejoin.before_begin");
 	PQclear(call("SELECT payshard.peer_join_begin($1::int[], $2::int, $3, $4)", 4, args));
 	PS_FAULT("rejoin.before_join");
-	ps_propose_or_error(step_join, NULL, psprintf("node %s joins node %s", join.name,
-												  ps_map_node_name(ps_map_self())), ps_call_timeout_ms);
+	ps_propose_or_error(
+		step_join, NULL,
+		psprintf("node %s joins node %s", join.name, ps_map_node_name(ps_map_self())),
+		ps_call_timeout_ms);
 	PS_FAULT("rejoin.after_join");
 	CommitTransactionCommand();
 	begin_snapshot();
@@ -277,7 +280,8 @@ await_journaled(void)
 					(errcode(ERRCODE_CONNECTION_FAILURE),
 					 errmsg("node \"%s\" has not journaled everything in time to get in sync", join.name)));
 		ps_wake_sender(join.node);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2, PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
+						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

@@ -284,7 +284,8 @@ payshard_peer_heard(PG_FUNCTION_ARGS)
 	SPI_connect();
 	SPI_execute_with_args("SELECT lsn FROM payshard.position WHERE origin = $1", 1, &type, &arg, NULL, true, 1);
 	if (SPI_processed == 1)
-		lsn = Max(lsn, DatumGetLSN(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
+		lsn = Max(lsn, DatumGetLSN(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+												 &isnull)));
 	SPI_finish();
 	PG_RETURN_INT64((int64) lsn);
 }

@@ -130,7 +130,7 @@ payshard_peer_accept(PG_FUNCTION_ARGS)
 	if (accepted)
 	{
 		Oid			types[3] = {INT8OID, INT8OID, BYTEAOID};
-		Datum		args[3] = {Int64GetDatum(cluster_id), Int64GetDatum(ballot), PG_GETARG_DATUM(2)};
+		Datum args[3] = {Int64GetDatum(cluster_id), Int64GetDatum(ballot), PG_GETARG_DATUM(2)};
 
 		PS_FAULT("acceptor.before_accept");
 		SPI_execute_with_args("UPDATE payshard.acceptor SET promised = $2, accepted_ballot = $2, value = $3 "

@@ -83,7 +83,8 @@ ps_identity_attempt(void)
 	SPI_execute_with_args("UPDATE payshard.node_self SET boot_attempt = coalesce(boot_attempt, $1) "
 						  "RETURNING boot_attempt", 1, &type, &arg, NULL, false, 1);
 	if (SPI_processed == 1)
-		attempt = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		attempt =
+			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	PopActiveSnapshot();
 	SPI_finish();
 	ForceSyncCommit();

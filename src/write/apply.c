@@ -407,7 +407,8 @@ static void
 gather(void)
 {
 	if (ps_apply_delay_ms > 0)
-		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ps_apply_delay_ms, PG_WAIT_EXTENSION);
+		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ps_apply_delay_ms,
+						 PG_WAIT_EXTENSION);
 }
 
 void

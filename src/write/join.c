@@ -72,10 +72,11 @@ payshard_peer_join_begin(PG_FUNCTION_ARGS)
 	ps_journal_lock_apply(PG_GETARG_INT32(1));
 	PS_FAULT("join.begin");
 	SPI_connect();
-	run_for_shards("INSERT INTO payshard.feed (shard, origin, incarnation, seq, copying) "
-				   "SELECT s, $2, $3, $4, true FROM unnest($1) s "
-				   "ON CONFLICT (shard) DO UPDATE SET origin = $2, incarnation = $3, seq = $4, copying = true",
-				   PG_GETARG_DATUM(0), 4, PG_GETARG_INT32(1), PG_GETARG_INT64(2), PG_GETARG_INT64(3));
+	run_for_shards(
+		"INSERT INTO payshard.feed (shard, origin, incarnation, seq, copying) "
+		"SELECT s, $2, $3, $4, true FROM unnest($1) s "
+		"ON CONFLICT (shard) DO UPDATE SET origin = $2, incarnation = $3, seq = $4, copying = true",
+		PG_GETARG_DATUM(0), 4, PG_GETARG_INT32(1), PG_GETARG_INT64(2), PG_GETARG_INT64(3));
 	SPI_finish();
 	ps_journal_feeds_changed();
 	ForceSyncCommit();
@@ -139,7 +140,7 @@ put_tail_keys(ReturnSetInfo *set, const int *shards, int n_shards)
 	table = SPI_tuptable;
 	for (uint64 i = 0; i < n; i++)
 	{
-		bytea	   *records = DatumGetByteaPP(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull));
+		bytea *records = DatumGetByteaPP(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull));
 		PsReader	reader;
 		PsRecord	record;
 
@@ -179,13 +180,14 @@ payshard_peer_join_keys(PG_FUNCTION_ARGS)
 	table = SPI_tuptable;
 	for (uint64 i = 0; i < n; i++)
 	{
-		bytea	   *key = DatumGetByteaPP(SPI_getbinval(table->vals[i], table->tupdesc, 3, &isnull));
+		bytea *key = DatumGetByteaPP(SPI_getbinval(table->vals[i], table->tupdesc, 3, &isnull));
 
 		put_key(set, DatumGetInt32(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull)),
 				DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 2, &isnull)),
 				VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	}
-	put_tail_keys(set, (int *) ARR_DATA_PTR(array), ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)));
+	put_tail_keys(set, (int *) ARR_DATA_PTR(array),
+				  ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)));
 	SPI_finish();
 	return (Datum) 0;
 }
@@ -267,7 +269,8 @@ discard_settled(const int *copied, int n_copied)
 		table = SPI_tuptable;
 		for (uint64 i = 0; i < n; i++)
 		{
-			bytea	   *records = DatumGetByteaPP(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull));
+			bytea *records =
+				DatumGetByteaPP(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull));
 			PsReader	reader;
 			PsRecord	record;
 
@@ -336,7 +339,8 @@ payshard_peer_await_applied(PG_FUNCTION_ARGS)
 		if (GetCurrentTimestamp() > deadline)
 			PG_RETURN_BOOL(false);
 		ps_wake_applier();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2, PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
+						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

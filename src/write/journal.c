@@ -92,7 +92,7 @@ insert_abort(uint32 origin, uint64 incarnation, uint64 first_seq)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[3] = {INT4OID, INT8OID, INT8OID};
-	Datum		values[3] = {Int32GetDatum(origin), Int64GetDatum(incarnation), Int64GetDatum(first_seq)};
+	Datum values[3] = {Int32GetDatum(origin), Int64GetDatum(incarnation), Int64GetDatum(first_seq)};
 
 	run(&plan, "INSERT INTO payshard.journal_abort VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
 		3, types, values);

@@ -407,7 +407,8 @@ static long
 nap_ms(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	long		limit = stream.told_decided < stream.cursor.sent_seq ? PS_DECIDED_DELAY_MS : ps_keepalive_ms;
+	long		limit =
+		   stream.told_decided < stream.cursor.sent_seq ? PS_DECIDED_DELAY_MS : ps_keepalive_ms;
 	long		since = (now - stream.last_sent) / 1000;
 
 	if (stream.n_flights > 0)
@@ -428,7 +429,8 @@ stream_turn(void)
 		close_stream(NULL);		/* hello again: attached, detached, or new incarnation */
 		return;
 	}
-	while (stream.conn && stream.n_flights < Min(ps_pipeline_depth, PS_DEPTH_MAX) && send_batch(false))
+	while (stream.conn && stream.n_flights < Min(ps_pipeline_depth, PS_DEPTH_MAX) &&
+		   send_batch(false))
 		;
 	if (stream.conn == NULL)
 		return;

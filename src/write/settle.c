@@ -100,7 +100,8 @@ put_tail_row(ReturnSetInfo *set, uint64 incarnation, const PsRecord *record)
 	bool		nulls[2] = {false, false};
 
 	values[0] = Int64GetDatum(incarnation);
-	values[1] = PointerGetDatum(cstring_to_text_with_len((const char *) record->raw, record->raw_bytes));
+	values[1] =
+		PointerGetDatum(cstring_to_text_with_len((const char *) record->raw, record->raw_bytes));
 	tuplestore_putvalues(set->setResult, set->setDesc, values, nulls);
 }
 
@@ -153,7 +154,8 @@ is_journaled(uint32 origin, uint64 incarnation, uint64 seq)
 						  "AND last_seq >= $3 ORDER BY last_seq LIMIT 1", 3, types, values, NULL, true, 1);
 	if (SPI_processed == 1)
 	{
-		bytea	   *records = DatumGetByteaPP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		bytea *records = DatumGetByteaPP(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 		PsReader	reader;
 		PsRecord	record;
 
@@ -234,7 +236,8 @@ journaled_incarnations(uint32 origin, uint64 upto, uint64 *out, int max)
 						  2, types, values, NULL, true, max);
 	n = SPI_processed;
 	for (int i = 0; i < n; i++)
-		out[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		out[i] =
+			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
 	PopActiveSnapshot();
 	SPI_finish();
 	return n;

@@ -154,9 +154,9 @@ keep_divergent(Target *target, const char *what, bool has_found)
 
 		initStringInfo(&bytes);
 		ps_row_put(&bytes, target->format, target->found);
-		values[3] = DirectFunctionCall2(binary_encode,
-										PointerGetDatum(cstring_to_text_with_len(bytes.data, bytes.len)),
-										CStringGetTextDatum("hex"));
+		values[3] = DirectFunctionCall2(
+			binary_encode, PointerGetDatum(cstring_to_text_with_len(bytes.data, bytes.len)),
+			CStringGetTextDatum("hex"));
 		nulls[3] = ' ';
 	}
 	SPI_connect();
