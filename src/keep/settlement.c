@@ -316,7 +316,8 @@ ps_settle_origin(const PsMap *map, uint32 origin, uint32 *absent)
 			take_tail(map, origin, id, &map_bytes, &all, absent);
 	PS_FAULT("settle.after_tails");
 	sort_union(&all);
-	journal_union(map, origin, members, &all, absent);
+	if (PS_RULE("F4"))
+		journal_union(map, origin, members, &all, absent);
 	PS_FAULT("settle.after_journal");
 	apply_union(map, origin, members, settled.upto, absent);
 	PS_FAULT("settle.after_apply");

@@ -196,7 +196,8 @@ is_committed_here(uint32 origin, uint64 incarnation, const PsRecord *record)
 {
 	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(record->xid));
 
-	if (origin != ps_map_self() || record->xid >= ps_identity_run_end(incarnation))
+	if (origin != ps_map_self() ||
+		(PS_RULE("F1") && record->xid >= ps_identity_run_end(incarnation)))
 		return false;
 	if (TransactionIdIsInProgress(xid))
 		XactLockTableWait(xid, NULL, NULL, XLTW_None);
@@ -308,7 +309,7 @@ apply_limit(PsSharedOrigin *origin)
 	uint64		journaled = pg_atomic_read_u64(&origin->journaled_seq);
 	uint64		decided = pg_atomic_read_u64(&origin->decided_seq);
 	uint64		hold = pg_atomic_read_u64(&origin->hold_seq);
-	uint64		limit = Min(journaled, decided);
+	uint64		limit = PS_RULE("W5") ? Min(journaled, decided) : journaled;
 
 	return hold != 0 ? Min(limit, hold - 1) : limit;
 }

@@ -112,6 +112,12 @@ abort_everywhere(PsEntry *entry)
 	PsOutcome	outcome = PS_OUTCOME_WAIT;
 	bool		put;
 
+	if (!PS_RULE("W7"))
+	{
+		ps_queue_resolve();
+		stage = COMMIT_IDLE;
+		return;
+	}
 	PS_FAULT("commit.before_abort");
 	put = ps_queue_put_abort(entry);
 	while ((!put || (outcome = ps_queue_outcome(entry, true)) == PS_OUTCOME_WAIT) &&
@@ -153,7 +159,7 @@ await_members(PsEntry *entry)
 		PsOutcome	outcome = ps_queue_outcome(entry, false);
 		TimestampTz now;
 
-		if (outcome == PS_OUTCOME_ACKED)
+		if (outcome == PS_OUTCOME_ACKED || !PS_RULE("W4"))
 		{
 			ps_stat_waited(start);
 			return;

@@ -15,6 +15,7 @@
 #include "executor/spi.h"
 #include "ground/wire.h"
 #include "miscadmin.h"
+#include "node/fault.h"
 #include "node/map.h"
 #include "node/relation.h"
 #include "utils/snapmgr.h"
@@ -125,6 +126,8 @@ ps_dirty_record_ops(const uint8 *ops, size_t bytes)
 	int			known_shard = -1;
 	PsNodeSet	out = 0;
 
+	if (!PS_RULE("J1"))
+		return;
 	ps_reader_init(&reader, ops, bytes);
 	while (ps_op_next(&reader, &op))
 	{

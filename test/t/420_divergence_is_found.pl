@@ -9,7 +9,8 @@ use Test::More;
 
 my $c = PayshardCluster->new(nodes => 3, witness => [3], shards => 8, conf => "payshard.peer_timeout = 700ms\n");
 my $p = PayshardPayments->new($c);
-my ($one, $two, $three) = $p->accounts_at(1);
+my ($one, $two) = $p->accounts_at(1);
+my $alien = $c->sql(1, "SELECT min(i) FROM generate_series(100000, 101000) i WHERE payshard.shard_for('accounts', i::bigint) = $p->{shard}{$two}");
 
 foreach my $how ('changed', 'missing', 'too many')
 {
@@ -19,7 +20,7 @@ foreach my $how ('changed', 'missing', 'too many')
 	my %sql = (
 		changed => "UPDATE $p->{partition}{accounts}{$p->{shard}{$two}} SET balance = balance + 1000000 WHERE id = $two",
 		missing => "DELETE FROM $p->{partition}{accounts}{$p->{shard}{$two}} WHERE id = $two",
-		'too many' => "INSERT INTO $p->{partition}{accounts}{$p->{shard}{$two}} VALUES (100000 + $two, 7)");
+		'too many' => "INSERT INTO $p->{partition}{accounts}{$p->{shard}{$two}} VALUES ($alien, 7)");
 	my $sql = $sql{$how};
 	my $from = $c->log_size(1);
 	PostgreSQL::Test::Utils::run_log(

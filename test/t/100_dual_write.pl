@@ -1,0 +1,59 @@
+# A payment stands on two servers before the client hears "committed" (W1 to W5):
+# journaled at the secondary before the local commit, applied there only when it is
+# decided, so that no secondary shows what its primary has not committed.
+use strict;
+use warnings;
+use PayshardCluster;
+use PayshardPayments;
+use Test::More;
+
+my $c = PayshardCluster->new(nodes => 3, witness => [3], shards => 8, conf => "payshard.peer_timeout = 30s\n");
+my $p = PayshardPayments->new($c);
+my ($account) = $p->accounts_between(1, 2);
+my $partition = $p->{partition}{payments}{ $p->{shard}{$account} };
+$c->sql($_, 'CREATE EXTENSION payshard_fault') foreach 1, 2;
+
+# Rows of the payments table in the shard at a node, read there directly.
+sub rows { return $c->sql($_[0], "SELECT count(*) FROM $partition"); }
+sub journaled { return $c->sql(2, 'SELECT count(*) FROM payshard.journal'); }
+
+# Where the primary stands still => rows it shows, rows the secondary shows, in the journal.
+my $shown = 0;
+foreach my $case (
+	[ 'commit.before_enqueue', 0, 0, 0, 'before it is enqueued: nowhere' ],
+	[ 'commit.after_acks', 0, 0, 1, 'acked, not committed: in the journal only' ],
+	[ 'commit.before_dirty', 0, 0, 1, 'before the point of no return: in the journal only' ],
+	[ 'commit.after_local', 1, 0, 1, 'committed here, not yet decided for others: in the journal' ])
+{
+	my ($point, $here, $there, $in_journal, $what) = @$case;
+	$p->wait_journals_empty;
+	$c->sql(1, "SELECT payshard_fault.arm('$point', 'pause')");
+	$p->start(1, 1, accounts => [$account]);
+	$c->wait_sql(1, "SELECT payshard_fault.paused('$point')");
+	is(rows(1), $shown + $here, "$what: the primary");
+	is(rows(2), $shown + $there, "$what: the secondary");
+	is(journaled(), $in_journal, "$what: the journal");
+	$c->sql(1, "SELECT payshard_fault.disarm('$point')");
+	$p->finish;
+	$shown++;
+	$c->wait_sql(2, "SELECT count(*) = $shown FROM $partition");
+}
+is($p->tally, 'ok ' . $shown, 'all were acknowledged');
+
+# Not acknowledged while the secondary has not journaled it: the client waits.
+$c->sql(2, "SELECT payshard_fault.arm('receiver.before_commit', 'pause')");
+my $client = $p->start(1, 1, accounts => [$account]);
+$c->wait_sql(2, "SELECT payshard_fault.paused('receiver.before_commit')");
+ok(!PayshardPayments::is_through($client), 'the client waits while the secondary has not committed its journal');
+is(rows(1), $shown, 'and the primary shows nothing yet');
+$c->sql(2, "SELECT payshard_fault.disarm('receiver.before_commit')");
+$p->finish;
+$p->assert_kept('dual write');
+
+# Who writes the partition directly is not let off.
+$c->sql(1, "UPDATE $p->{partition}{accounts}{$p->{shard}{$account}} SET balance = balance WHERE id = $account");
+$p->wait_journals_empty;
+my ($status, $out, $err) = $c->try_sql(2, "UPDATE $p->{partition}{accounts}{$p->{shard}{$account}} SET balance = 5 WHERE id = $account");
+like($err, qr/ERROR:  (?:25006|0A000|42)/, 'a write to the copy on the secondary is refused') || diag("$status $out");
+$p->assert_kept('direct writes');
+done_testing();
