@@ -10,7 +10,7 @@
 #
 # By default each point gets one action, another for each neighbour;
 # PAYSHARD_WALK=full gives each point all of them; PAYSHARD_WALK=<pattern> those
-# whose "point action" matches.
+# for which "scenario point action" matches; PAYSHARD_WALK_ONLY=<pattern> of scenarios.
 use strict;
 use warnings;
 use PayshardCluster;
@@ -128,6 +128,7 @@ $scenario{write_no_error} = $scenario{write};
 # A client cancels while a secondary does not answer (W7).
 $scenario{abort} = sub {
 	my ($point, $action) = @_;
+	need_primary(2, 3);
 	my ($account) = $p->accounts_between(2, 3);
 	arm(3, 'receiver.before_journal', 'pause');
 	arm(2, 'commit.after_enqueue', 'pause');
@@ -184,10 +185,24 @@ $scenario{start} = sub {
 };
 $scenario{lead_own} = $scenario{start};
 
+# Failovers leave a node without primaries.  This makes node $primary one of shards whose
+# copy is on $secondary again, by a failover of that one while it lives.
+sub need_primary
+{
+	my ($primary, $secondary) = @_;
+	return if $p->accounts_between($primary, $secondary);
+	my ($by) = grep { $_ != $secondary && $_ != $primary } 1 .. 3;
+	$c->sql($by, "SELECT payshard.failover('n$secondary', force => true)");
+	$p->wait_in_sync;
+	$p->accounts_between($primary, $secondary) or die "node $primary got no shard of node $secondary";
+	return;
+}
+
 # Node 3 is lost; node 2 leads its settling, or node 1 does and node 2 is a member.
 sub lose_node_3
 {
 	my ($by, $point, $action) = @_;
+	need_primary(3, 2);
 	pay_everywhere(12);
 	$c->kill9(3, all => 1);
 	arm(2, $point, $action);
@@ -210,6 +225,7 @@ sub come_back
 {
 	my ($who, $point, $action) = @_;
 	my $other = $who == 3 ? 2 : 3;
+	need_primary($other, $who);
 	$c->kill9($who);
 	$p->start($_, 6, accounts => [ $p->accounts_at($_, 1) ]) foreach 1, $other;
 	$p->finish;
@@ -227,6 +243,7 @@ $scenario{join} = sub { come_back(2, @_) };
 # --------------------------------------------------------------- the walk
 
 my $mode = $ENV{PAYSHARD_WALK} // '';
+my $only = $ENV{PAYSHARD_WALK_ONLY} // '.*';
 my $k = 0;
 my $begun = time();
 
@@ -251,6 +268,7 @@ sub walk
 
 SCENARIO: while (my ($name, $points) = splice(@walk, 0, 2))
 {
+	next if $name !~ /^(?:$only)$/;
 	my @actions = $name =~ /no_error/ ? @no_error : @all;
 	foreach my $point (@$points)
 	{
