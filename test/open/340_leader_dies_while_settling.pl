@@ -27,7 +27,8 @@ foreach my $point (qw(settle.before_tails settle.after_tails settle.after_journa
 	$c->sql($leader, "SELECT payshard_fault.disarm('receiver.before_journal')");
 	$c->sql($leader, "SELECT payshard_fault.arm('$point', 'panic')");
 	my ($status, $out, $err) = $c->try_sql($leader, "SELECT payshard.failover('n$victim')", timeout => 60);
-	isnt($status, 0, "$point: the leader dies");
+	# settled: failover() may have heard of it before the keeper dies
+	isnt($status, 0, "$point: the leader dies") if $point ne 'settle.after_settled';
 	$c->wait_down($leader);
 	$p->finish;
 	# the third takes over by itself; a call of failover() waits for it

@@ -42,26 +42,23 @@ sub replace
 
 my %control;
 
-# W4: the client hears "committed" before the copies have it.
+# W4: the client hears "committed" before the copies have it.  One copy is left, and the
+# sender to it stands still.
 $control{W4} = sub {
 	my ($rule_off) = @_;
 	my ($a, $b, $d) = cast();
 	my ($account) = $p->accounts_at($a);
+	$c->stop($d);
+	$p->pay($a, $account);				# goes on when d is out
 	arm($a, 'W4', 'off') if $rule_off;
-	# senders to both stand still before they send
-	$c->sql($a, "SELECT payshard_fault.arm('commit.before_enqueue', 'pause')");
-	$p->start($a, 1, accounts => [$account]);
-	await_paused($a, 'commit.before_enqueue');
-	$c->pause($_) foreach $b, $d;
-	disarm($a, 'commit.before_enqueue');
-	# with the rule: it waits; without: it is through
+	arm($a, 'sender.before_send', 'pause');
+	await_paused($a, 'sender.before_send');
+	my $client = $p->start($a, 1, accounts => [$account]);
 	if ($rule_off) { $p->finish; }
-	else { $c->wait_until('the payment to be enqueued', 10, sub {
-				return $c->sql($a, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'WITH p%' AND state = 'active'") eq '1'; }); }
+	else { $c->wait_sql($a, "SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'WITH p%' AND state = 'active'"); }
 	$c->kill9($a, all => 1);
-	$c->resume($_) foreach $b, $d;
 	$p->finish;
-	# what was in the sockets is fenced off or not there; the dead server's own WAL does not count
+	$c->start($d);
 	replace($a, $b);
 };
 
@@ -158,7 +155,7 @@ foreach my $rule (qw(J1 W7 F4 F1 W4))
 # W5: a secondary that applies what is not decided shows it too early.
 my ($a, $b, $d) = cast();
 my ($account) = $p->accounts_at($a);
-my $count = "SELECT count(*) FROM $p->{partition}{payments}{$p->{shard}{$account}}";
+my $count = 'SELECT count(*) FROM ' . $p->copy('payments', $account);
 foreach my $rule_off (0, 1)
 {
 	$p->wait_journals_empty;
