@@ -402,7 +402,17 @@ ps_queue_reset(void)
 	QUEUE->head = QUEUE->tail = QUEUE->last_seq = 0;
 	QUEUE->writer = -1;
 	for (uint32 i = 1; i < PS_NODES_MAX; i++)
+	{
+		/*
+		 * Of the old incarnation's seqs nothing may be told under the new one:
+		 * a node that believed them would take our next entries for journaled.
+		 */
 		ps_shared->peers[i].attached = false;
+		ps_shared->peers[i].attach_seq = 0;
+		ps_shared->peers[i].acked_seq = 0;
+		ps_shared->peers[i].acked_offset = 0;
+		ps_shared->peers[i].applied_seq = 0;
+	}
 	ps_queue_map_adopted(&ps_shared->map);
 	LWLockRelease(&QUEUE->lock);
 	ConditionVariableBroadcast(&QUEUE->changed);
@@ -577,17 +587,24 @@ ps_queue_hello(uint32 node, const PsQueueCursor *cursor, uint64 journaled,
 	LWLockRelease(&QUEUE->lock);
 	if (has_lost)
 		return false;
-	ps_queue_acked(node, journaled, 0, applied_seq, lsn);
+	ps_queue_acked(node, cursor, journaled, 0, applied_seq, lsn);
 	return true;
 }
 
 void
-ps_queue_acked(uint32 node, uint64 seq, uint64 end_offset, uint64 applied_seq, uint64 lsn)
+ps_queue_acked(uint32 node, const PsQueueCursor *cursor, uint64 seq, uint64 end_offset,
+			   uint64 applied_seq, uint64 lsn)
 {
 	PsSharedPeer *peer = &ps_shared->peers[node];
 	bool		freed;
 
 	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	if (cursor->incarnation != pg_atomic_read_u64(&ps_shared->incarnation))
+	{
+		/* a late answer: the seqs of this incarnation are others */
+		LWLockRelease(&QUEUE->lock);
+		return;
+	}
 	peer->acked_seq = Max(peer->acked_seq, seq);
 	peer->acked_offset = Max(peer->acked_offset, end_offset);
 	peer->applied_seq = applied_seq;

@@ -107,8 +107,11 @@ extern bool ps_queue_cursor_valid(uint32 node, const PsQueueCursor *cursor);
 /* Appends records for `node` to buf, up to about max_bytes. */
 extern void ps_queue_take(uint32 node, PsQueueCursor *cursor, StringInfo buf,
 						  int max_bytes, PsQueueTake *take);
-/* `node` has journaled all up to seq; wakes who waited for that. */
-extern void ps_queue_acked(uint32 node, uint64 seq, uint64 end_offset,
+/*
+ * `node` has journaled all up to seq; wakes who waited for that.  Without effect
+ * when the cursor is of an incarnation that has ended.
+ */
+extern void ps_queue_acked(uint32 node, const PsQueueCursor *cursor, uint64 seq, uint64 end_offset,
 						   uint64 applied_seq, uint64 lsn);
 /*
  * A node says what it has journaled of our stream: false when that is less

@@ -361,7 +361,7 @@ land(void)
 	answer_heard();
 	PS_FAULT("sender.before_ack");
 	if (status == PS_RECEIVE_OK)
-		ps_queue_acked(stream.node, flight->last_seq, flight->end_offset,
+		ps_queue_acked(stream.node, &stream.cursor, flight->last_seq, flight->end_offset,
 					   flight->applied_seq, flight->lsn);
 	else
 		close_stream(NULL);		/* hello sorts it out */

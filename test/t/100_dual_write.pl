@@ -57,7 +57,7 @@ foreach my $node (1, 2)
 	my ($status, $out, $err) = $c->try_sql($node,
 		"UPDATE $p->{partition}{payments}{$p->{shard}{$account}} SET note = 'direct at $node' WHERE account_id = $account");
 	$p->wait_journals_empty;
-	my @with = map { $c->sql($_, "SELECT count(*) FROM $copy l WHERE l LIKE '%direct at $node'") } 1, 2;
+	my @with = map { $c->sql($_, "SELECT count(*) FROM $copy l WHERE l LIKE '%direct at $node%'") } 1, 2;
 	is($with[0], $with[1], "direct write at node $node: the same on both (psql $status)");
 	$status == 0 ? cmp_ok($with[0], '>', 0, "direct write at node $node: done")
 	  : like($err, qr/ERROR:  (?:25006|0A000|42)/, "direct write at node $node: refused");
