@@ -204,6 +204,10 @@ sub lose_node_3
 	my ($by, $point, $action) = @_;
 	need_primary(3, 2);
 	pay_everywhere(12);
+	# one entry is undecided for sure: acked by node 2, not committed at node 3
+	arm(3, 'commit.after_acks', 'pause');
+	$p->start(3, 1, accounts => [ ($p->accounts_between(3, 2))[0] ]);
+	await_hit(3, 'commit.after_acks', 'pause');
 	$c->kill9(3, all => 1);
 	arm(2, $point, $action);
 	my $pid = fork() // die;
