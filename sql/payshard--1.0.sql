@@ -270,9 +270,9 @@ COMMENT ON FUNCTION payshard.peer_ddl_outcome IS 'between nodes: did the DDL of 
 CREATE FUNCTION payshard.peer_ddl(script text, role name, search_path text) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_ddl';
 COMMENT ON FUNCTION payshard.peer_ddl IS 'between nodes: runs DDL here only, as the role that issued it';
-CREATE FUNCTION payshard.peer_last_seq(OUT incarnation bigint, OUT seq bigint)
-	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_peer_last_seq';
-COMMENT ON FUNCTION payshard.peer_last_seq IS 'between nodes: the last entry this node has enqueued, in this incarnation';
+CREATE FUNCTION payshard.peer_acked_seq(node int) RETURNS bigint
+	STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_peer_acked_seq';
+COMMENT ON FUNCTION payshard.peer_acked_seq IS 'between nodes: the last entry of this incarnation of this node that the other has journaled';
 CREATE FUNCTION payshard.peer_register(table_id bigint, relation text, key_columns name[], colocation text) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_register';
 COMMENT ON FUNCTION payshard.peer_register IS 'between nodes: a table is distributed from now on';
@@ -528,7 +528,7 @@ CREATE FUNCTION payshard.nodes_for(relation regclass, VARIADIC key "any", OUT no
 	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'payshard_nodes_for';
 COMMENT ON FUNCTION payshard.nodes_for(regclass, "any") IS 'the nodes that hold the shard of a key, the primary first';
 
-REVOKE ALL ON FUNCTION payshard.peer_ddl_begin, payshard.peer_ddl_outcome, payshard.peer_ddl, payshard.peer_last_seq, payshard.peer_register,
+REVOKE ALL ON FUNCTION payshard.peer_ddl_begin, payshard.peer_ddl_outcome, payshard.peer_ddl, payshard.peer_acked_seq, payshard.peer_register,
 	payshard.peer_unregister, payshard.peer_load, payshard.peer_rows, payshard.table_sequences, payshard.sequence_floors,
 	payshard.sequence_options, payshard.ddl_grants, payshard.table_ddl_before, payshard.table_ddl_after FROM PUBLIC;
 CREATE FUNCTION payshard.peer_digest(shards int[], OUT shard int, OUT rows bigint, OUT digest text) RETURNS SETOF record

@@ -47,7 +47,7 @@
 #include "utils/snapmgr.h"
 
 PS_FUNCTION(payshard_peer_ddl);
-PS_FUNCTION(payshard_peer_last_seq);
+PS_FUNCTION(payshard_peer_acked_seq);
 
 #define PS_DDL_TIMEOUT_MS (24 * 3600 * 1000)
 #define PS_DDL_LOCK_TIMEOUT_MS 10000
@@ -371,30 +371,21 @@ payshard_peer_ddl(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-static uint64
-own_last_seq(void)
+/* peer_acked_seq(node): the last entry of this node that `node` has journaled */
+Datum
+payshard_peer_acked_seq(PG_FUNCTION_ARGS)
 {
+	int			node = PG_GETARG_INT32(0);
 	uint64		seq;
 
+	if (node <= 0 || node >= PS_NODES_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%d is no node", node)));
 	LWLockAcquire(&ps_shared->queue.lock, LW_SHARED);
-	seq = ps_shared->queue.last_seq;
+	seq = ps_shared->peers[node].acked_seq;
 	LWLockRelease(&ps_shared->queue.lock);
-	return seq;
-}
-
-/* peer_last_seq() -> (incarnation, seq): what this node has enqueued last */
-Datum
-payshard_peer_last_seq(PG_FUNCTION_ARGS)
-{
-	TupleDesc	desc;
-	Datum		values[2];
-	bool		nulls[2] = {false};
-
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	values[0] = Int64GetDatum(ps_map_incarnation());
-	values[1] = Int64GetDatum(own_last_seq());
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	PG_RETURN_INT64(seq);
 }
 
 static void
@@ -417,38 +408,50 @@ follows(const PsMap *map, uint32 node, uint32 origin)
 	return false;
 }
 
-/* All nodes that follow `origin`, we too, have applied what it has enqueued. */
-static void
-await_origin(const PsMap *map, uint32 origin, int64 incarnation, int64 seq, int timeout_ms)
+/* One number from the i-th remote, or from here (-1). */
+static int64
+ask_at(int i, const char *sql)
 {
-	const char *sql = psprintf("SELECT payshard.peer_await_applied(%u, " INT64_FORMAT ", " INT64_FORMAT ", %d)",
-							   origin, incarnation, seq, timeout_ms);
-	bool		is_applied;
+	PGresult   *result;
+	int64		answer;
 	bool		isnull;
 
-	if (seq == 0)
-		return;
-	if (follows(map, ps_map_self(), origin))
+	if (i >= 0)
 	{
-		SPI_connect();
-		is_applied = SPI_execute(sql, false, 1) == SPI_OK_SELECT && SPI_processed == 1 &&
-			DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-		SPI_finish();
-		if (!is_applied)
-			not_applied(ps_map_node_name(ps_map_self()), origin);
+		ps_allnodes_send(i, sql, 0, NULL);
+		result = ps_allnodes_await(i);
+		answer = ps_result_int8(result, 0, 0);
+		PQclear(result);
+		return answer;
 	}
-	for (int i = 0; i < ddl.n_remotes; i++)
-		if (follows(map, ddl.remotes[i].node, origin))
-		{
-			PGresult   *result;
+	SPI_connect();
+	if (SPI_execute(sql, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "no answer to: %s", sql);
+	answer = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	return answer;
+}
 
-			ps_allnodes_send(i, sql, 0, NULL);
-			result = ps_allnodes_await(i);
-			is_applied = PQgetvalue(result, 0, 0)[0] == 't';
-			PQclear(result);
-			if (!is_applied)
-				not_applied(ddl.remotes[i].name, origin);
-		}
+static uint32
+node_at(int i)
+{
+	return i < 0 ? ps_map_self() : ddl.remotes[i].node;
+}
+
+/*
+ * The follower has applied what the origin has committed to it.  Not up to the
+ * origin's last seq: that may be of shards which the follower does not have.
+ */
+static void
+await_follower(int follower, int origin, int timeout_ms)
+{
+	int64		incarnation = ask_at(origin, "SELECT payshard.incarnation()");
+	int64		seq = ask_at(origin, psprintf("SELECT payshard.peer_acked_seq(%u)", node_at(follower)));
+
+	if (seq != 0 &&
+		!ask_at(follower, psprintf("SELECT payshard.peer_await_applied(%u, " INT64_FORMAT ", " INT64_FORMAT ", %d)::int::int8",
+								   node_at(origin), incarnation, seq, timeout_ms)))
+		not_applied(ps_map_node_name(node_at(follower)), node_at(origin));
 }
 
 void
@@ -460,21 +463,10 @@ ps_allnodes_await_applied(int timeout_ms)
 
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
-	await_origin(map, ps_map_self(), (int64) ps_map_incarnation(), (int64) own_last_seq(),
-				 timeout_ms);
-	for (int i = 0; i < ddl.n_remotes; i++)
-	{
-		PGresult   *result;
-		int64		incarnation;
-		int64		seq;
-
-		ps_allnodes_send(i, "SELECT incarnation, seq FROM payshard.peer_last_seq()", 0, NULL);
-		result = ps_allnodes_await(i);
-		incarnation = ps_result_int8(result, 0, 0);
-		seq = ps_result_int8(result, 0, 1);
-		PQclear(result);
-		await_origin(map, ddl.remotes[i].node, incarnation, seq, timeout_ms);
-	}
+	for (int origin = -1; origin < ddl.n_remotes; origin++)
+		for (int i = -1; i < ddl.n_remotes; i++)
+			if (follows(map, node_at(i), node_at(origin)))
+				await_follower(i, origin, timeout_ms);
 	SetUserIdAndSecContext(user, context);
 	pfree(map);
 }

@@ -14,7 +14,7 @@
 #include "link/conn.h"
 
 PS_DECLARE(payshard_peer_ddl);
-PS_DECLARE(payshard_peer_last_seq);
+PS_DECLARE(payshard_peer_acked_seq);
 
 /*
  * ps_allnodes_begin

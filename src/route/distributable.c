@@ -109,8 +109,24 @@ static const Reason of_key[] = {
 	"JOIN pg_class r ON r.oid = f.confrelid WHERE f.contype = 'f' AND f.conparentid = 0 AND "
 #define KEY_TYPES "(SELECT array_agg(format_type(a.atttypid, NULL) ORDER BY k.n) FROM " KEY_COLUMNS ")"
 
+/* Types of columns, and what arrays, domains, ranges and composite types are made of. */
+#define TYPES "WITH RECURSIVE t(type, name) AS (" \
+	"SELECT atttypid, attname FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped UNION " \
+	"SELECT p.type, t.name FROM t JOIN pg_type y ON y.oid = t.type, LATERAL (" \
+	"SELECT y.typelem UNION SELECT y.typbasetype UNION SELECT a.atttypid FROM pg_attribute a " \
+	"WHERE a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped UNION " \
+	"SELECT r.rngsubtype FROM pg_range r WHERE y.oid IN (r.rngtypid, r.rngmultitypid)) p(type)) "
+
 /* What belongs to it or depends on it. */
 static const Reason of_dependents[] = {
+	/* an object's number is another object elsewhere; an empty int2vector is sent, but not received */
+	{NOT_SUPPORTED,
+		TYPES "SELECT format('column \"%s\" cannot be in a distributed table', t.name), "
+		"format('It holds values of type %s, which mean something in the catalogs of one server only.', format_type(y.oid, NULL)), "
+		"'Use text instead, and cast where it is used.' FROM t JOIN pg_type y ON y.oid = t.type "
+		"WHERE y.typnamespace = 'pg_catalog'::regnamespace AND y.typname ~ "
+		"'^(reg.*|aclitem|oidvector|int2vector|gtsvector|pg_(node_tree|ndistinct|dependencies|mcv_list|brin_.*))$' "
+	"ORDER BY t.name LIMIT 1"},
 	{NOT_SUPPORTED,
 		"SELECT format('table \"%s\" cannot be distributed', c.relname), format('It has the exclusion constraint \"%s\".', x.conname), "
 		"format('Drop it first: ALTER TABLE %s DROP CONSTRAINT %I.', c.oid::regclass, x.conname) "

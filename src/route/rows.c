@@ -40,6 +40,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/varlena.h"
+#include "write/pin.h"
 
 PS_FUNCTION(payshard_peer_load);
 PS_FUNCTION(payshard_peer_rows);
@@ -47,27 +48,14 @@ PS_FUNCTION(payshard_peer_rows);
 #define PS_ROWS_BATCH_BYTES (1024 * 1024)
 #define PS_ROWS_FETCH 1000
 
-/* Settings under which values are written and read as text. */
-static const char *const text_settings[][2] = {
-	{"datestyle", "ISO, YMD"},
-	{"intervalstyle", "postgres"},
-	{"extra_float_digits", "3"},
-	{"bytea_output", "hex"},
-	{"lc_monetary", "C"},
-	{"xmloption", "content"},
-	{"search_path", "pg_catalog, pg_temp"},
-	{"session_replication_role", "replica"},
-};
-
-/* Pins them; the caller ends it with AtEOXact_GUC(true, result). */
+/* Values as text, and no triggers; the caller ends it with AtEOXact_GUC(true, result). */
 static int
 pin_settings(void)
 {
-	int			nest = NewGUCNestLevel();
+	int			nest = ps_pin_settings();
 
-	for (int i = 0; i < lengthof(text_settings); i++)
-		(void) set_config_option(text_settings[i][0], text_settings[i][1], PGC_SUSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	return nest;
 }
 

@@ -323,7 +323,8 @@ payshard_peer_take_dirty(PG_FUNCTION_ARGS)
 Datum
 payshard_peer_await_applied(PG_FUNCTION_ARGS)
 {
-	PsSharedOrigin *origin = &ps_shared->origins[PG_GETARG_INT32(0) % PS_NODES_MAX];
+	uint32		id = PG_GETARG_INT32(0);
+	PsSharedOrigin *origin = &ps_shared->origins[id % PS_NODES_MAX];
 	uint64		incarnation = PG_GETARG_INT64(1);
 	uint64		seq = PG_GETARG_INT64(2);
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PG_GETARG_INT32(3));
