@@ -11,14 +11,18 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "node/relation.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
+#include "write/pin.h"
 #include "write/row.h"
 
 static HTAB *formats = NULL;
@@ -57,6 +61,38 @@ init_cache(void)
 	CacheRegisterRelcacheCallback(forget, (Datum) 0);
 }
 
+/*
+ * Is what the type's send function gives free of oids of types of users?  Those
+ * are others on another node: arrays tell that of their element, composite
+ * types those of their columns, ranges what their bounds do.
+ */
+static bool
+is_free_of_oids(Oid type)
+{
+	Oid			base = getBaseType(type);
+	Oid			element = get_element_type(base);
+	Oid			range = type_is_multirange(base) ? get_multirange_range(base) : base;
+	TupleDesc	desc;
+	bool		is_free = true;
+
+	if (OidIsValid(element))
+		return element < FirstNormalObjectId && is_free_of_oids(element);
+	if (type_is_range(range))
+		return is_free_of_oids(get_range_subtype(range));
+	if (get_typtype(base) != TYPTYPE_COMPOSITE)
+		return true;
+	desc = lookup_rowtype_tupdesc(base, -1);
+	for (int i = 0; i < desc->natts && is_free; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		is_free = att->attisdropped ||
+			(att->atttypid < FirstNormalObjectId && is_free_of_oids(att->atttypid));
+	}
+	ReleaseTupleDesc(desc);
+	return is_free;
+}
+
 /* Functions by which values of a type leave and enter. */
 static void
 fill_column(PsRowFormat *format, int i, Form_pg_attribute att)
@@ -67,7 +103,9 @@ fill_column(PsRowFormat *format, int i, Form_pg_attribute att)
 	if (!HeapTupleIsValid(type))
 		elog(ERROR, "cache lookup failed for type %u", att->atttypid);
 	form = (Form_pg_type) GETSTRUCT(type);
-	format->is_binary[i] = OidIsValid(form->typsend) && OidIsValid(form->typreceive);
+	format->is_binary[i] = OidIsValid(form->typsend) && OidIsValid(form->typreceive) &&
+		is_free_of_oids(att->atttypid);
+	format->has_text |= !format->is_binary[i];
 	fmgr_info_cxt(format->is_binary[i] ? form->typsend : form->typoutput,
 				  &format->out[i], formats_context);
 	fmgr_info_cxt(format->is_binary[i] ? form->typreceive : form->typinput,
@@ -112,6 +150,7 @@ fill(PsRowFormat *format, Relation rel)
 	format->io_param = palloc0(sizeof(Oid) * n);
 	format->typmod = palloc0(sizeof(int32) * n);
 	format->is_binary = palloc0(sizeof(bool) * n);
+	format->has_text = false;
 	format->n_row = 0;
 	for (int i = 0; i < n; i++)
 	{
@@ -148,6 +187,8 @@ static void
 put_columns(StringInfo buf, const PsRowFormat *format, TupleTableSlot *slot,
 			const AttrNumber *columns, int n)
 {
+	int			nest = format->has_text ? ps_pin_settings() : 0;
+
 	slot_getallattrs(slot);
 	ps_put_u16(buf, n);
 	for (int i = 0; i < n; i++)
@@ -175,6 +216,8 @@ put_columns(StringInfo buf, const PsRowFormat *format, TupleTableSlot *slot,
 			pfree(value);
 		}
 	}
+	if (nest)
+		AtEOXact_GUC(true, nest);
 }
 
 void
@@ -258,6 +301,7 @@ get_columns(const PsRowFormat *format, const uint8 *data, size_t bytes,
 {
 	PsColumn	read[PS_WIRE_COLUMNS_MAX];
 	PsReader	reader;
+	int			nest = format->has_text ? ps_pin_settings() : 0;
 
 	ps_reader_init(&reader, data, bytes);
 	if (ps_tuple_read(&reader, read, n) != n)
@@ -277,6 +321,8 @@ get_columns(const PsRowFormat *format, const uint8 *data, size_t bytes,
 		slot->tts_isnull[c] = false;
 	}
 	ExecStoreVirtualTuple(slot);
+	if (nest)
+		AtEOXact_GUC(true, nest);
 }
 
 void

@@ -2,8 +2,9 @@
  * row.h
  *		Rows of distributed tables as bytes, and back (wire.h: tuple).
  *
- * Values travel in their type's send format, or as text where a type has none:
- * detoasted, independent of oids and of the machine.
+ * Values travel in their type's send format, or as text where that would hold oids
+ * of types of users, or a type has none: detoasted, independent of oids, of settings
+ * and of the machine.
  */
 #ifndef PS_WRITE_ROW_H
 #define PS_WRITE_ROW_H
@@ -31,6 +32,7 @@ typedef struct PsRowFormat
 	Oid		   *io_param;
 	int32	   *typmod;
 	bool	   *is_binary;
+	bool		has_text;		/* some column is not */
 } PsRowFormat;
 
 /*
