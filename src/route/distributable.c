@@ -119,7 +119,7 @@ static const Reason of_key[] = {
 
 /* What belongs to it or depends on it. */
 static const Reason of_dependents[] = {
-	/* an object's number is another object elsewhere; an empty int2vector is sent, but not received */
+	/* an object's number is another object elsewhere; an empty int2vector is not received */
 	{NOT_SUPPORTED,
 		TYPES "SELECT format('column \"%s\" cannot be in a distributed table', t.name), "
 		"format('It holds values of type %s, which mean something in the catalogs of one server only.', format_type(y.oid, NULL)), "
