@@ -42,9 +42,10 @@ CREATE TABLE payshard.acceptor (
 	cluster_id bigint PRIMARY KEY,
 	promised bigint NOT NULL,
 	accepted_ballot bigint NOT NULL,
-	value bytea
+	value bytea,
+	lease_ms int NOT NULL DEFAULT 0
 );
-COMMENT ON TABLE payshard.acceptor IS 'this node''s vote on the map (M1): CASPaxos acceptor state';
+COMMENT ON TABLE payshard.acceptor IS 'this node''s vote on the map (M1): CASPaxos acceptor state; lease_ms: how long it may have promised leases in its last run (Q1)';
 
 CREATE TABLE payshard.chosen_map (
 	one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -206,6 +207,9 @@ CREATE FUNCTION payshard.peer_settle_journal(origin int, epoch bigint, incarnati
 CREATE FUNCTION payshard.peer_settle_apply(origin int, epoch bigint, incarnation bigint) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_settle_apply';
 
+CREATE FUNCTION payshard.peer_suspects(node int, incarnation bigint, OUT suspects boolean, OUT bound_ms int, OUT journaled bigint)
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_suspects';
+COMMENT ON FUNCTION payshard.peer_suspects IS 'between nodes: does this one, too, find that a node is gone? Then it promises it no lease for a while';
 CREATE FUNCTION payshard.peer_heard(node int) RETURNS bigint
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_heard';
 CREATE FUNCTION payshard.incarnation() RETURNS bigint
@@ -803,7 +807,7 @@ LEFT JOIN payshard.show_nodes() o ON o.node_id = l.observer;
 COMMENT ON VIEW payshard.events IS 'all that has happened: changes of the map, the same on all nodes, and what nodes have noticed besides; order it by at';
 COMMENT ON COLUMN payshard.events.epoch IS 'map in which it is first so; null: no change of the map';
 COMMENT ON COLUMN payshard.events.at IS 'when, by the clock of the node that proposed the map, never before the map before; or by the observer''s';
-COMMENT ON COLUMN payshard.events.kind IS 'node_added, node_set, node_started, node_failed, node_settling, node_settled, node_removed; placement_out, placement_joining, placement_in_sync, placement_dropped; primary_changed, shard_recovering, shard_open; peer_lost, peer_heard, divergence, stranger';
+COMMENT ON COLUMN payshard.events.kind IS 'node_added, node_set, node_started, node_failed, node_settling, node_settled, node_removed; placement_out, placement_joining, placement_in_sync, placement_dropped; primary_changed, shard_recovering, shard_open; peer_lost, peer_heard, not_failed_over, divergence, stranger';
 COMMENT ON COLUMN payshard.events.node IS 'the node it is about; of primary_changed: the new primary; of shard_recovering: the node that is to be settled';
 COMMENT ON COLUMN payshard.events.shards IS 'shards it is about';
 COMMENT ON COLUMN payshard.events.detail IS 'particulars';
@@ -1062,7 +1066,7 @@ BEGIN
 	-- runs DDL stays with superusers.
 	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
 		AND p.proname IN ('peer_learn', 'peer_prepare', 'peer_accept', 'peer_hello', 'peer_journal', 'peer_tail',
-			'peer_settle_journal', 'peer_settle_apply', 'peer_history', 'peer_events', 'peer_spans', 'peer_heard',
+			'peer_settle_journal', 'peer_settle_apply', 'peer_history', 'peer_events', 'peer_spans', 'peer_heard', 'peer_suspects',
 			'peer_hold', 'peer_table_digests', 'peer_digest', 'peer_await_applied', 'peer_join_begin', 'peer_join_keys',
 			'peer_copy', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')
 	LOOP

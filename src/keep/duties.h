@@ -12,6 +12,7 @@
 
 extern bool ps_duty_start(void);	/* start.c: identity, boot, incarnation (M3) */
 extern bool ps_duty_processes(void);	/* start.c: apply process and senders */
+extern bool ps_duty_watch(void);	/* watchman.c: automatic failover */
 extern bool ps_duty_recover(void);	/* failover.c: origins this node leads (F1-F5) */
 extern bool ps_duty_leave(void);	/* heartbeat.c: silent secondaries (W6) */
 extern bool ps_duty_notes(void);	/* rejoin.c: what a new map makes of notes */

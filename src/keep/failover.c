@@ -8,6 +8,7 @@
  * settles n2 (settlement.c); (d) the shards open; the function returns then.
  *
  * If the leader dies after (b), the keeper of another node takes the lead.
+ * Automatic failover (watchman.c) begins with (b).
  */
 #include "postgres.h"
 
@@ -33,8 +34,9 @@ PS_FUNCTION(payshard_failover);
 typedef struct FailStep
 {
 	uint32		id;
+	uint64		incarnation;	/* only while it is this one; 0 = any */
 	bool		partial;
-	int			n_stuck;
+	const uint32 *prefer;		/* wishes for new primaries (ps_step_fail) or NULL */
 	bool		stuck[PS_SHARDS_MAX];
 } FailStep;
 
@@ -49,7 +51,10 @@ step_fail(PsMap *map, void *arg)
 
 	if (node && node->state == PS_NODE_FAILED)
 		return "The node has been failed over already.";
-	refusal = ps_step_fail(map, fail->id, ps_map_self(), NULL, fail->partial ? fail->stuck : NULL);
+	if (node && fail->incarnation != 0 && node->incarnation != fail->incarnation)
+		return "The node has started again.";
+	refusal = ps_step_fail(map, fail->id, ps_map_self(), fail->prefer,
+						   fail->partial ? fail->stuck : NULL);
 	if (refusal)
 		return refusal;
 	for (int i = 0; i < map->n_nodes; i++)
@@ -57,6 +62,21 @@ step_fail(PsMap *map, void *arg)
 			(void) ps_step_lead(map, map->nodes[i].id, ps_map_self());
 	map->epoch = epoch + 1;
 	return NULL;
+}
+
+PsRefusal
+ps_failover_propose(uint32 id, uint64 incarnation, const uint32 *prefer, const char *reason,
+					int timeout_ms)
+{
+	FailStep   *fail = palloc0(sizeof(FailStep));
+	PsRefusal	refusal;
+
+	fail->id = id;
+	fail->incarnation = incarnation;
+	fail->partial = true;
+	fail->prefer = prefer;
+	(void) ps_propose(step_fail, fail, reason, timeout_ms, &refusal);
+	return refusal;
 }
 
 /* Names of up to a few shards of which the node holds the only copy. */

@@ -7,7 +7,19 @@
 #define PS_KEEP_FAILOVER_H
 
 #include "compat.h"
+#include "ground/state.h"
 #include "keep/duties.h"
+
+/*
+ * ps_failover_propose
+ *		(b) alone, as a DBA would with partial => true: a map in which node `id`,
+ *		while in that incarnation, has failed; shards of which it has the only
+ *		copy in sync stay with it.  prefer: as of ps_step_fail.
+ *
+ * Returns NULL, or why not.  Errors as of ps_propose.
+ */
+extern PsRefusal ps_failover_propose(uint32 id, uint64 incarnation, const uint32 *prefer,
+									 const char *reason, int timeout_ms);
 
 PS_DECLARE(payshard_failover);
 

@@ -24,8 +24,10 @@
 #include "link/conn.h"
 #include "miscadmin.h"
 #include "node/fault.h"
+#include "node/lease.h"
 #include "node/map.h"
 #include "node/settings.h"
+#include "node/suspicion.h"
 #include "port/pg_bitutils.h"
 #include "storage/latch.h"
 #include "utils/timestamp.h"
@@ -95,7 +97,8 @@ ask(Round *round, const PsMap *map, bool retry_failed, const char *sql,
 		const PsMapNode *node = &map->nodes[i];
 		PGconn	   *conn;
 
-		if (PS_HAS_NODE(round->asked, node->id) || (!retry_failed && failed_lately(node->id)))
+		if (PS_HAS_NODE(round->asked, node->id) ||
+			(!retry_failed && (failed_lately(node->id) || ps_suspicion(node->id, NULL) != NULL)))
 			continue;
 		conn = ps_peer(node->id, node->name, deadline);
 		if (conn && ps_conn_send(conn, sql, n_args, args, false))
@@ -105,7 +108,8 @@ ask(Round *round, const PsMap *map, bool retry_failed, const char *sql,
 
 /*
  * Sends one call to the nodes of both maps; those to which no connection could
- * be made a moment ago only when there is no majority without them.
+ * be made a moment ago, or that are suspected to be gone, only when there is no
+ * majority without them.
  */
 static void
 ask_all(Round *round, const PsMap *a, const PsMap *b, const char *sql,
@@ -239,6 +243,7 @@ accept(const PsMap *current, const PsMap *next, uint64 ballot,
 	args[0] = ps_arg_int8((int64) next->cluster_id);
 	args[1] = ps_arg_int8((int64) ballot);
 	args[2] = ps_arg_bytes(bytes->data, bytes->len);
+	ps_lease_before_propose(next);
 	PS_FAULT("proposer.before_accept");
 	ask_all(&round, current, next, "SELECT * FROM payshard.peer_accept($1, $2, $3)", 3, args, deadline);
 	gather(&round, false, old_voters, new_voters, deadline);

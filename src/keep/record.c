@@ -21,6 +21,7 @@
 #include "link/conn.h"
 #include "node/event.h"
 #include "node/map.h"
+#include "node/settings.h"
 #include "node/silence.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -183,6 +184,16 @@ catch_up(const PsMapNode *node)
 		ps_peer_drop(node->id);
 }
 
+/* Does it owe an answer for longer than usual?  The keeper must not wait for it. */
+static bool
+is_slow(uint32 id)
+{
+	uint64		since = pg_atomic_read_u64(&ps_shared->peers[id].waiting_since);
+
+	return since != 0 &&
+		TimestampDifferenceExceeds(since, GetCurrentTimestamp(), 2 * ps_keepalive_ms);
+}
+
 bool
 ps_duty_record(void)
 {
@@ -204,7 +215,8 @@ ps_duty_record(void)
 		close_stale(map);
 	extend_span();
 	for (int i = 0; i < map->n_nodes; i++)
-		if (map->nodes[i].id != ps_map_self() && ps_silence_now(map->nodes[i].id) == 0)
+		if (map->nodes[i].id != ps_map_self() && ps_silence_now(map->nodes[i].id) == 0 &&
+			!is_slow(map->nodes[i].id))
 			catch_up(&map->nodes[i]);
 	PopActiveSnapshot();
 	SPI_finish();

@@ -37,6 +37,7 @@
 #include "node/fault.h"
 #include "node/event.h"
 #include "node/map.h"
+#include "node/suspicion.h"
 #include "node/settings.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -520,7 +521,8 @@ ps_duty_rejoin(void)
 	{
 		PsMapNode  *node = &map->nodes[i];
 
-		if (node->id == ps_map_self() || node->state != PS_NODE_UP || !is_heard(node->id))
+		if (node->id == ps_map_self() || node->state != PS_NODE_UP || !is_heard(node->id) ||
+			(ps_auto_failover && ps_suspicion_pause_ms(node->id) > 0))
 			continue;
 		for (int s = 0; s < map->n_shards; s++)
 		{

@@ -27,6 +27,7 @@
 #include "libpq-fe.h"
 #include "link/conn.h"
 #include "miscadmin.h"
+#include "node/acceptor.h"
 #include "node/event.h"
 #include "node/fault.h"
 #include "node/identity.h"
@@ -185,6 +186,7 @@ ps_duty_start(void)
 	/* a start within the life of one server is a start, too */
 	PS_FAULT("start.before_boot");
 	ps_identity_note_run_end(ps_map_node(map, ps_map_self())->incarnation);
+	ps_acceptor_load(identity.cluster_id);
 	step.last = identity.boot;
 	step.attempt = mark_start();
 	map = ps_map_copy();		/* the former copy went with its transaction */

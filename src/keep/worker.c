@@ -45,6 +45,7 @@ static const struct
 }			duties[] = {
 	{"start", ps_duty_start},
 	{"processes", ps_duty_processes},
+	{"watch", ps_duty_watch},
 	{"recover", ps_duty_recover},
 	{"leave", ps_duty_leave},
 	{"ddl", ps_allnodes_resolve},

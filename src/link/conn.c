@@ -185,6 +185,14 @@ ps_conn_open(const char *node, Oid user, const char *purpose,
 	return finish_connect(PQconnectStartParams(keys, values, false), deadline, error);
 }
 
+bool
+ps_conn_is_refused(const char *error)
+{
+	/* libpq tells the errno only in words, those of strerror in our locale */
+	return error && (strstr(error, strerror(ECONNREFUSED)) != NULL ||
+					 strstr(error, strerror(ENOENT)) != NULL);
+}
+
 /* A string option of the mapping or, failing that, the server; NULL = not set. */
 static const char *
 option_of(ForeignServer *server, UserMapping *mapping, const char *name)

@@ -34,6 +34,9 @@ typedef struct PsArg
 extern PGconn *ps_conn_open(const char *node, Oid user, const char *purpose,
 							TimestampTz deadline, char **error);
 
+/* Does such an error say that nobody listens there? */
+extern bool ps_conn_is_refused(const char *error);
+
 /* Option of a server or mapping, not of libpq; superusers may set it. */
 #define PS_PASSWORD_REQUIRED "password_required"
 

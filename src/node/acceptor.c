@@ -7,6 +7,9 @@
  * after the commit, which is flushed: a voter that forgot a promise in a crash
  * could help to choose two maps of one epoch.
  *
+ * A map that deposes a node which this one has promised a lease is not accepted
+ * before that promise has run out (Q1, lease.h); the proposer tries again.
+ *
  * Source: D. Rystsov, "CASPaxos: Replicated State Machines without logs", 2018.
  */
 #include "postgres.h"
@@ -18,8 +21,11 @@
 #include "funcapi.h"
 #include "node/acceptor.h"
 #include "node/fault.h"
+#include "node/lease.h"
+#include "node/settings.h"
 #include "node/shared.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 
 PS_FUNCTION(payshard_peer_prepare);
 PS_FUNCTION(payshard_peer_accept);
@@ -79,6 +85,61 @@ require_ballot(int64 ballot)
 				 errmsg("a ballot must be positive")));
 }
 
+/* The map of a value; ERROR when it is none.  palloc'd. */
+static PsMap *
+read_value(Datum value)
+{
+	bytea	   *bytes = DatumGetByteaPP(value);
+	PsMap	   *map = palloc(sizeof(PsMap));
+	PsRefusal	wrong = ps_map_read(map, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+
+	if (wrong)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("these bytes are not a payshard map"),
+				 errdetail("%s", wrong)));
+	return map;
+}
+
+/* Q1: may this node vote for the map?  Within SPI. */
+static bool
+may_accept(Datum value, int64 ballot)
+{
+	PsMap	   *map = read_value(value);
+
+	SPI_execute("SELECT FROM payshard.distributed_table", true, 1);
+	return ps_lease_may_accept(map, (uint32) (ballot & (PS_NODES_MAX - 1)), SPI_processed == 0);
+}
+
+void
+ps_acceptor_load(uint64 cluster_id)
+{
+	Oid			types[2] = {INT8OID, INT4OID};
+	Datum		args[2] = {Int64GetDatum((int64) cluster_id), Int32GetDatum(ps_lease_timeout_ms)};
+	int32		lease_ms;
+	uint64		epoch = 0;
+	bool		isnull;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_execute_with_args("SELECT value, lease_ms FROM payshard.acceptor WHERE cluster_id = $1",
+						  1, types, args, NULL, false, 1);
+	if (SPI_processed == 1)
+	{
+		HeapTuple	row = SPI_tuptable->vals[0];
+		Datum		value = SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull);
+
+		if (!isnull)
+			epoch = read_value(value)->epoch;
+		lease_ms = DatumGetInt32(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
+		ps_lease_acceptor_loaded(epoch, Max(lease_ms, ps_lease_timeout_ms));
+		SPI_execute_with_args("UPDATE payshard.acceptor SET lease_ms = $2 WHERE cluster_id = $1 AND lease_ms <> $2",
+							  2, types, args, NULL, false, 0);
+	}
+	PopActiveSnapshot();
+	SPI_finish();
+}
+
 Datum
 payshard_peer_prepare(PG_FUNCTION_ARGS)
 {
@@ -126,7 +187,7 @@ payshard_peer_accept(PG_FUNCTION_ARGS)
 	require_ballot(ballot);
 	SPI_connect();
 	read_vote(cluster_id, &vote);
-	accepted = ballot >= vote.promised;
+	accepted = ballot >= vote.promised && may_accept(PG_GETARG_DATUM(2), ballot);
 	if (accepted)
 	{
 		Oid			types[3] = {INT8OID, INT8OID, BYTEAOID};

@@ -15,6 +15,13 @@
 
 #include "compat.h"
 
+/*
+ * ps_acceptor_load
+ *		At each start: what may have been promised and accepted before (Q1), and
+ *		how long promises are from now on, durably with the current transaction.
+ */
+extern void ps_acceptor_load(uint64 cluster_id);
+
 PS_DECLARE(payshard_peer_prepare);
 PS_DECLARE(payshard_peer_accept);
 

@@ -6,6 +6,7 @@
  * kind			node			since						detail
  * peer_lost	who is silent	its last answer				-
  * peer_heard	who is back		its last answer before		-
+ * not_failed_over	who is suspected	-				why it keeps its shards
  * divergence	whose copy		-							what was found
  * stranger		this node		-							why
  */

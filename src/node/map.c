@@ -21,7 +21,9 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "node/fault.h"
+#include "node/lease.h"
 #include "node/map.h"
+#include "node/suspicion.h"
 #include "node/tables.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -119,6 +121,32 @@ ps_map_settled(uint32 id)
 	return settled;
 }
 
+uint64
+ps_map_node_incarnation(uint32 id)
+{
+	uint64		incarnation;
+	PsMapNode  *node;
+
+	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
+	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
+	incarnation = node ? node->incarnation : 0;
+	LWLockRelease(&ps_shared->map_lock);
+	return incarnation;
+}
+
+bool
+ps_map_is_up(uint32 id, uint64 incarnation)
+{
+	bool		up;
+	PsMapNode  *node;
+
+	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
+	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
+	up = node && node->state == PS_NODE_UP && node->incarnation == incarnation;
+	LWLockRelease(&ps_shared->map_lock);
+	return up;
+}
+
 bool
 ps_map_is_member(uint32 id, uint64 incarnation)
 {
@@ -182,6 +210,8 @@ install(const PsMap *map)
 	LWLockAcquire(&ps_shared->map_lock, LW_EXCLUSIVE);
 	if (!ps_shared->map_loaded || ps_shared->map.epoch < map->epoch)
 	{
+		ps_lease_map_adopted(ps_shared->map_loaded ? &ps_shared->map : NULL, map);
+		ps_suspicion_map_adopted(ps_shared->map_loaded ? &ps_shared->map : NULL, map);
 		memcpy(&ps_shared->map, map, sizeof(PsMap));
 		ps_shared->map_loaded = true;
 		pg_atomic_write_u64(&ps_shared->epoch, map->epoch);
@@ -328,7 +358,11 @@ void
 ps_map_set_incarnation(uint64 incarnation)
 {
 	if (incarnation != 0)
+	{
 		pg_atomic_write_u64(&ps_shared->started_at, GetCurrentTimestamp());
+		pg_atomic_write_u64(&ps_shared->started_us, ps_clock_us());
+	}
 	pg_atomic_write_u64(&ps_shared->incarnation, incarnation);
+	ps_lease_reset();
 	ConditionVariableBroadcast(&ps_shared->map_changed);
 }

@@ -33,6 +33,10 @@ extern int	ps_map_n_shards(void);
 extern char *ps_map_node_name(uint32 id);
 /* Up to which incarnation a node is settled (F5); 0 when unknown. */
 extern uint64 ps_map_settled(uint32 id);
+/* Its present incarnation; 0 when unknown. */
+extern uint64 ps_map_node_incarnation(uint32 id);
+/* Is it UP, in this incarnation? */
+extern bool ps_map_is_up(uint32 id, uint64 incarnation);
 /* Is the node of this id, in this incarnation, a member of the map? */
 extern bool ps_map_is_member(uint32 id, uint64 incarnation);
 

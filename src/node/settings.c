@@ -27,6 +27,10 @@ int			ps_apply_delay_ms;
 int			ps_min_in_sync;
 int			ps_dirty_keys_max;
 int			ps_copy_batch_kb;
+bool		ps_auto_failover;
+int			ps_suspect_timeout_ms;
+int			ps_failover_wait_ms;
+int			ps_lease_timeout_ms;
 bool		ps_log_remote;
 
 typedef struct IntSetting
@@ -52,6 +56,12 @@ static const IntSetting int_settings[] = {
 	&ps_peer_timeout_ms, 3000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.call_timeout", "Longest wait for one call to another node, connecting included.",
 	&ps_call_timeout_ms, 5000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.lease_timeout", "Time for which the nodes promise a primary that nobody takes its place; 0: no leases. The same on all nodes.",
+	&ps_lease_timeout_ms, 0, 0, 600000, PGC_POSTMASTER, GUC_UNIT_MS},
+	{"payshard.suspect_timeout", "Silence after which a node is suspected to be gone; a majority that does fails it over.",
+	&ps_suspect_timeout_ms, 2000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.failover_wait", "Longest wait of a statement for the failover or recovery of a node that it needs; 0: it fails at once.",
+	&ps_failover_wait_ms, 10000, 0, 600000, PGC_USERSET, GUC_UNIT_MS},
 	{"payshard.gate_timeout", "Longest wait of a commit before it is enqueued: for a closed gate, a full queue or a missing copy.",
 	&ps_gate_timeout_ms, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.commit_timeout", "Longest wait of a commit for the other copies; then it is aborted everywhere.",
@@ -83,6 +93,10 @@ ps_settings_define(void)
 							 "Logs each statement sent to another node.",
 							 NULL, &ps_log_remote, false,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("payshard.auto_failover",
+							 "Fails a primary over when a majority suspects it to be gone, where that loses nothing; needs three voters and leases.",
+							 NULL, &ps_auto_failover, false,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	for (int i = 0; i < lengthof(int_settings); i++)
 	{
 		const IntSetting *s = &int_settings[i];

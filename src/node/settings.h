@@ -22,6 +22,10 @@ extern int	ps_apply_delay_ms;	/* decided entries gather for that long */
 extern int	ps_min_in_sync;			/* durable copies a commit needs at least */
 extern int	ps_dirty_keys_max;		/* per absent node; more = all */
 extern int	ps_copy_batch_kb;		/* rows per message while a placement joins */
+extern bool ps_auto_failover;	/* takes part in automatic failover */
+extern int	ps_suspect_timeout_ms;	/* silence after which a node is suspected */
+extern int	ps_failover_wait_ms;	/* a statement waits for a failover */
+extern int	ps_lease_timeout_ms;	/* a voter's promise to a primary (Q1); 0 = no leases */
 extern bool ps_log_remote;			/* log statements sent to other nodes */
 
 /* Defines them all; called once, from _PG_init. */

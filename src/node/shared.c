@@ -10,6 +10,7 @@
 
 #include "compat.h"
 #include "miscadmin.h"
+#include "node/lease.h"
 #include "node/settings.h"
 #include "node/shared.h"
 #include "storage/ipc.h"
@@ -62,6 +63,8 @@ init_struct(PsShared *shared)
 	pg_atomic_init_u64(&shared->epoch, 0);
 	pg_atomic_init_u64(&shared->incarnation, 0);
 	pg_atomic_init_u64(&shared->started_at, 0);
+	pg_atomic_init_u64(&shared->started_us, 0);
+	ps_lease_init(&shared->lease);
 	pg_atomic_init_u32(&shared->run_noted, 0);
 	pg_atomic_init_u32(&shared->needs_recovery, 0);
 	pg_atomic_init_u64(&shared->dirty_keys, 0);
@@ -75,6 +78,12 @@ init_struct(PsShared *shared)
 		pg_atomic_init_u64(&shared->peers[i].silent_from, 0);
 		pg_atomic_init_u64(&shared->peers[i].former_from, 0);
 		pg_atomic_init_u64(&shared->peers[i].former_to, 0);
+		pg_atomic_init_u64(&shared->peers[i].answered_us, 0);
+		pg_atomic_init_u64(&shared->peers[i].asked_us, 0);
+		pg_atomic_init_u64(&shared->peers[i].refused_us, 0);
+		pg_atomic_init_u64(&shared->peers[i].up_us, 0);
+		pg_atomic_init_u64(&shared->peers[i].fell_us, 0);
+		pg_atomic_init_u32(&shared->peers[i].falls, 0);
 		pg_atomic_init_u64(&shared->origins[i].incarnation, 0);
 		pg_atomic_init_u64(&shared->origins[i].journaled_seq, 0);
 		pg_atomic_init_u64(&shared->origins[i].decided_seq, 0);

@@ -8,6 +8,7 @@
  *	   exclusive by who adopts a map.
  *	2. queue.lock: sequence numbers, the queue's bytes, who waits for what.
  *	3. map_lock: the chosen map.
+ *	4. lease.lock: a spinlock, nothing is taken under it.
  * Atomics are read without a lock.
  */
 #ifndef PS_NODE_SHARED_H
@@ -21,6 +22,7 @@
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
+#include "storage/spin.h"
 
 /* This node as a sender to one peer.  Index: the peer's node id. */
 typedef struct PsSharedPeer
@@ -32,6 +34,13 @@ typedef struct PsSharedPeer
 								 * answers, or never did (silence.h) */
 	pg_atomic_uint64 former_from;	/* its last silence that is over */
 	pg_atomic_uint64 former_to;
+	pg_atomic_uint64 answered_us;	/* suspicion.h, this and the next five: its
+									 * last answer to us */
+	pg_atomic_uint64 asked_us;	/* its last batch that we took */
+	pg_atomic_uint64 refused_us;	/* last time that it refused a connection */
+	pg_atomic_uint64 up_us;		/* its incarnation is in the map since */
+	pg_atomic_uint64 fell_us;	/* it failed, or was left out, last */
+	pg_atomic_uint32 falls;		/* how often lately */
 	Latch	   *sender;			/* queue.lock; NULL = no sender runs */
 	bool		has_lost;		/* queue.lock: it came back without what it had
 								 * acked; the keeper takes it out */
@@ -92,6 +101,27 @@ typedef struct PsSharedQueue
 	char	   *data;			/* the ring */
 } PsSharedQueue;
 
+/* Leases (Q1): this node's own, and what it has promised as a voter. */
+typedef struct PsSharedLease
+{
+	pg_atomic_uint64 until;		/* this node may serve until then; 0 = may not.
+								 * All times here: us on CLOCK_BOOTTIME */
+	slock_t		lock;			/* the fields below, but started_us */
+	uint64		started_us;		/* of the server */
+	PsNodeSet	others;			/* voters of the adopted map, without this node */
+	uint64		epoch;			/* of that map */
+	uint64		since_epoch;	/* what was asked under an older map does not count */
+	uint64		barred_epoch;	/* nothing is served before this map is adopted */
+	uint64		missed_since;	/* the keeper's: when it saw a lease last */
+	uint64		granted_until[PS_NODES_MAX];	/* by each voter, less the margin */
+	uint64		promised_until[PS_NODES_MAX];	/* to each node */
+	uint64		withheld_until[PS_NODES_MAX];	/* no new promise before */
+	uint64		bound_until;	/* promises of the server's last run may last */
+	uint64		voters_since;	/* when `others` changed */
+	uint64		accepted_epoch; /* of the map accepted last, perhaps not chosen */
+	PsNodeSet	accepted_deposes;	/* who loses by it */
+} PsSharedLease;
+
 typedef struct PsShared
 {
 	LWLock		map_lock;
@@ -101,9 +131,11 @@ typedef struct PsShared
 	pg_atomic_uint64 epoch;		/* of map, 0 = none */
 	pg_atomic_uint64 incarnation;	/* of this start; 0 = not taken yet, serve nothing */
 	pg_atomic_uint64 started_at;	/* TimestampTz at which it was taken */
+	pg_atomic_uint64 started_us;	/* the same on the clock of lease.h */
 	ConditionVariable map_changed;	/* broadcast at each adoption */
 	Latch	   *keeper;			/* map_lock; NULL = not running */
 	Latch	   *applier;		/* map_lock */
+	PsSharedLease lease;
 	pg_atomic_uint32 run_noted; /* payshard.run_end has this run of the server */
 	pg_atomic_uint32 needs_recovery;	/* W7: closed until recovered (F1) */
 	pg_atomic_uint64 dirty_keys;	/* hint for views: keys recorded since start */

@@ -17,7 +17,8 @@
  *
  * A plan may be older than the map.  So ExecutorStart looks once more at the
  * partitions a plan reads or writes here: this node must be their primary
- * still.  (The capture trigger looks at those that are written, too.)
+ * still, and have its lease (Q1).  (The capture trigger looks at those that are
+ * written, too.)
  */
 #include "postgres.h"
 
@@ -28,6 +29,7 @@
 #include "executor/executor.h"
 #include "link/session.h"
 #include "miscadmin.h"
+#include "node/lease.h"
 #include "node/map.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/planner.h"
@@ -443,13 +445,19 @@ ps_route_plan(Query *query, const char *text, int options, ParamListInfo params)
 
 /* ------------------------------------------------------------ executing */
 
-/* A partition that is read or written here: are we its primary still? */
+/*
+ * A partition that is read or written here: are we its primary still?
+ * *is_used is set when it is one.
+ */
 static void
-check_relation(Relation rel)
+check_relation(Relation rel, bool *is_used)
 {
 	const PsRelation *part = rel ? ps_relation(RelationGetRelid(rel)) : NULL;
 
-	if (part == NULL || part->shard < 0 || ps_route_primary(part->shard) == ps_map_self())
+	if (part == NULL || part->shard < 0)
+		return;
+	*is_used = true;
+	if (ps_route_primary(part->shard) == ps_map_self())
 		return;
 	if (shipped)
 		ereport(ERROR,
@@ -475,11 +483,12 @@ check_state(PlanState *state, void *context)
 		case T_BitmapHeapScanState:
 		case T_TidScanState:
 		case T_TidRangeScanState:
-			check_relation(((ScanState *) state)->ss_currentRelation);
+			check_relation(((ScanState *) state)->ss_currentRelation, context);
 			break;
 		case T_ModifyTableState:
 			for (int i = 0; i < ((ModifyTableState *) state)->mt_nrels; i++)
-				check_relation(((ModifyTableState *) state)->resultRelInfo[i].ri_RelationDesc);
+				check_relation(((ModifyTableState *) state)->resultRelInfo[i].ri_RelationDesc,
+							   context);
 			break;
 		default:
 			break;
@@ -529,6 +538,8 @@ check_writes(PlannedStmt *plan)
 static void
 route_start(QueryDesc *desc, int eflags)
 {
+	bool		uses_shards = false;
+
 	if (previous_start)
 		previous_start(desc, eflags);
 	else
@@ -545,7 +556,9 @@ route_start(QueryDesc *desc, int eflags)
 	ps_map_require_serving();
 	check_writes(desc->plannedstmt);
 	ps_session_claim(ps_map_self());
-	check_state(desc->planstate, NULL);
+	check_state(desc->planstate, &uses_shards);
+	if (uses_shards)
+		ps_lease_require();		/* the snapshot is taken */
 }
 
 static void
@@ -579,6 +592,7 @@ payshard_local_scope(PG_FUNCTION_ARGS)
 				 errdetail("The statement was planned in epoch " UINT64_FORMAT
 						   ", this node has " UINT64_FORMAT ".", epoch, ps_map_epoch()),
 				 errhint("Retry the transaction.")));
+	ps_lease_require();
 	PG_RETURN_BOOL(true);
 }
 

@@ -12,6 +12,7 @@
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "node/fault.h"
+#include "node/lease.h"
 #include "node/map.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -118,6 +119,7 @@ touch(int shard)
 		if (set.touched[i].shard == shard)
 			return;
 	ps_map_require_serving();
+	ps_lease_require();
 	if (IsolationIsSerializable())
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -5,7 +5,8 @@
  * PRE_COMMIT, all row locks held:
  *	(a) enqueue the write-set for all members of its shards; errors until here
  *		abort as usual, nothing was done;
- *	(b) wait until every in-sync member has journaled it;
+ *	(b) wait until every in-sync member has journaled it, and this node has its
+ *		lease (Q1);
  *	(c) hold the map; record dirty keys for placements that are out in it (J1);
  *	(d) from here any error is a PANIC, and the restart rolls forward (F1).
  * COMMIT: the entry is resolved, "decided" may pass it.
@@ -28,6 +29,7 @@
 #include "link/session.h"
 #include "miscadmin.h"
 #include "node/fault.h"
+#include "node/lease.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "node/stats.h"
@@ -159,7 +161,7 @@ await_members(PsEntry *entry)
 		PsOutcome	outcome = ps_queue_outcome(entry, false);
 		TimestampTz now;
 
-		if (outcome == PS_OUTCOME_ACKED || !PS_RULE("W4"))
+		if ((outcome == PS_OUTCOME_ACKED && (ps_lease_held() || !PS_RULE("Q1"))) || !PS_RULE("W4"))
 		{
 			ps_stat_waited(start);
 			return;
@@ -290,6 +292,7 @@ pre_commit(void)
 	ps_session_pre_commit();
 	if (set->n_touched == 0 || set->n_chunks == 0)
 		return;
+	ps_lease_require();
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	entry = encode_entry(set);
 	enqueue(entry);

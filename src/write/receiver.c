@@ -17,7 +17,9 @@
 #include "miscadmin.h"
 #include "node/fault.h"
 #include "node/identity.h"
+#include "node/lease.h"
 #include "node/map.h"
+#include "node/suspicion.h"
 #include "utils/timestamp.h"
 #include "write/journal.h"
 #include "write/receiver.h"
@@ -39,6 +41,7 @@ answer(uint8 status, uint32 origin, const char *why)
 	ps_put_u64(&buf, pg_atomic_read_u64(&from->journaled_seq));
 	ps_put_u64(&buf, pg_atomic_read_u64(&from->applied_seq));
 	ps_put_u64(&buf, GetFlushRecPtr(NULL));
+	ps_put_u32(&buf, status == PS_RECEIVE_OK ? ps_lease_promise(origin) : 0);
 	if (status == PS_RECEIVE_STALE)
 	{
 		PsMap	   *map = ps_map_copy();
@@ -189,6 +192,7 @@ payshard_peer_journal(PG_FUNCTION_ARGS)
 	}
 	if (status != PS_RECEIVE_OK)
 		PG_RETURN_BYTEA_P(answer(status, 0, why));
+	ps_suspicion_asked(batch.sender);
 	status = receive(&batch);
 	PG_RETURN_BYTEA_P(answer(status, batch.sender, NULL));
 }

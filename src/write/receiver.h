@@ -6,7 +6,8 @@
  *	payshard.peer_hello(cluster_id, sender, incarnation, epoch, attach_seq)
  *	payshard.peer_journal(batch)
  *		-> bytea: status (1), receiver's epoch (8), journaled seq (8), applied
- *		seq (8), flushed WAL position (8), then: STALE: the receiver's map;
+ *		seq (8), flushed WAL position (8), ms for which this node promises the
+ *		sender its lease (4; Q1), then: STALE: the receiver's map;
  *		REFUSED: why, as text
  */
 #ifndef PS_WRITE_RECEIVER_H
@@ -19,7 +20,7 @@
 #define PS_RECEIVE_STALE 'S'	/* mine is newer, here it is */
 #define PS_RECEIVE_GAP 'G'		/* not what follows my journaled seq: hello again */
 #define PS_RECEIVE_REFUSED 'R'	/* you are no member, or not of this incarnation */
-#define PS_RECEIVE_HEADER_BYTES 33
+#define PS_RECEIVE_HEADER_BYTES 37
 
 PS_DECLARE(payshard_peer_hello);
 PS_DECLARE(payshard_peer_journal);

@@ -26,10 +26,12 @@
 #include "link/conn.h"
 #include "miscadmin.h"
 #include "node/fault.h"
+#include "node/lease.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "node/silence.h"
 #include "node/stats.h"
+#include "node/suspicion.h"
 #include "node/tables.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -54,6 +56,9 @@ typedef struct Flight
 	char		status;			/* as answered; 0 = not yet */
 	uint64		applied_seq;
 	uint64		lsn;
+	uint64		epoch;			/* as sent */
+	uint64		sent_us;		/* on the lease's clock (Q1) */
+	uint32		promised_ms;
 } Flight;
 
 typedef struct Stream
@@ -128,6 +133,7 @@ static void
 answer_heard(void)
 {
 	pg_atomic_write_u64(&peer()->heard_at, GetCurrentTimestamp());
+	ps_suspicion_answered(stream.node);
 	if (stream.n_flights == 0)
 		pg_atomic_write_u64(&peer()->waiting_since, 0);
 	else
@@ -166,7 +172,7 @@ learn(const char *data, size_t bytes)
 /* Splits an answer; false when it is too short. */
 static bool
 read_answer(const PGresult *result, char *status, uint64 *journaled, uint64 *applied,
-			uint64 *lsn, const char **rest, size_t *rest_bytes)
+			uint64 *lsn, uint32 *promised_ms, const char **rest, size_t *rest_bytes)
 {
 	PsReader	reader;
 
@@ -178,6 +184,7 @@ read_answer(const PGresult *result, char *status, uint64 *journaled, uint64 *app
 	*journaled = ps_read_u64(&reader);
 	*applied = ps_read_u64(&reader);
 	*lsn = ps_read_u64(&reader);
+	*promised_ms = ps_read_u32(&reader);
 	*rest = (const char *) reader.at;
 	*rest_bytes = reader.end - reader.at;
 	return !reader.bad;
@@ -193,6 +200,7 @@ hello(void)
 	uint64		journaled;
 	uint64		applied;
 	uint64		lsn;
+	uint32		promised_ms;	/* not used: its first batch asks */
 	const char *rest;
 	size_t		rest_bytes;
 	bool		go_on = false;
@@ -207,7 +215,8 @@ hello(void)
 	result = ps_conn_call(stream.conn, "SELECT payshard.peer_hello($1, $2::int, $3, $4, $5)", 5, args,
 						  true, ps_deadline(ps_call_timeout_ms));
 	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK ||
-		!read_answer(result, &status, &journaled, &applied, &lsn, &rest, &rest_bytes))
+		!read_answer(result, &status, &journaled, &applied, &lsn, &promised_ms,
+					 &rest, &rest_bytes))
 	{
 		char	   *why = ps_conn_why(result, stream.conn);
 
@@ -255,6 +264,8 @@ open_stream(void)
 	CommitTransactionCommand();
 	if (stream.conn == NULL)
 	{
+		if (ps_conn_is_refused(error))
+			ps_suspicion_refused(stream.node);
 		answer_owed();
 		ps_silence_begin(stream.node);
 		return false;
@@ -291,6 +302,7 @@ send_batch(bool even_if_empty)
 	const char *value;
 	int			length;
 	int			format = 1;
+	uint64		sent_us;
 	Flight	   *flight;
 
 	header.cluster_id = ps_shared->map.cluster_id;
@@ -307,6 +319,7 @@ send_batch(bool even_if_empty)
 	ps_batch_set(&stream.batch, take.epoch, take.decided_seq);
 	ps_batch_end(&stream.batch, take.n_records, take.last_seq);
 	PS_FAULT("sender.before_send");
+	sent_us = ps_clock_us();
 	value = stream.batch.data;
 	length = stream.batch.len;
 	if (!PQsendQueryPrepared(stream.conn, "journal", 1, &value, &length, &format, 1) ||
@@ -319,6 +332,8 @@ send_batch(bool even_if_empty)
 	memset(flight, 0, sizeof(*flight));
 	flight->last_seq = take.last_seq;
 	flight->end_offset = take.end_offset;
+	flight->epoch = take.epoch;
+	flight->sent_us = sent_us;
 	stream.told_decided = take.decided_seq;
 	ps_stat_sent(take.n_records, stream.batch.len);
 	stream.last_sent = GetCurrentTimestamp();
@@ -338,7 +353,7 @@ note_answer(const PGresult *result)
 
 	if (stream.n_flights == 0 ||
 		!read_answer(result, &flight->status, &journaled, &flight->applied_seq,
-					 &flight->lsn, &rest, &rest_bytes))
+					 &flight->lsn, &flight->promised_ms, &rest, &rest_bytes))
 	{
 		close_stream("an answer that is none");
 		return;
@@ -361,8 +376,12 @@ land(void)
 	answer_heard();
 	PS_FAULT("sender.before_ack");
 	if (status == PS_RECEIVE_OK)
+	{
+		ps_lease_granted(stream.node, stream.cursor.incarnation, flight->epoch,
+						 flight->sent_us, flight->promised_ms);
 		ps_queue_acked(stream.node, &stream.cursor, flight->last_seq, flight->end_offset,
 					   flight->applied_seq, flight->lsn);
+	}
 	else
 		close_stream(NULL);		/* hello sorts it out */
 	PS_FAULT("sender.after_ack");

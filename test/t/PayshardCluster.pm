@@ -57,6 +57,8 @@ fsync = on
 jit = off
 log_statement = ddl
 log_min_messages = info
+payshard.auto_failover = off
+payshard.lease_timeout = 0
 CONF
 
 # new(%options): starts the servers and, unless create => 0, makes them one cluster.

@@ -1,0 +1,136 @@
+/*
+ * suspicion.c
+ *		Does this node believe that another one is gone?
+ *
+ * All times are microseconds on the clock of lease.h, in atomics of the node's
+ * PsSharedPeer: answered_us and refused_us are its sender's, asked_us its
+ * receiver's; up_us, fell_us and falls are written at the adoption of a map.
+ *
+ * Falls: a node that went from UP to FAILED, or whose last copies left the
+ * in-sync sets, has fallen.  Each half minute without a fall makes one of them
+ * forgotten; from the third on a pause follows, 5 s first, doubled each time.
+ */
+#include "postgres.h"
+
+#include "node/lease.h"
+#include "node/map.h"
+#include "node/settings.h"
+#include "node/suspicion.h"
+
+#define PS_FALL_FORGOTTEN_US UINT64CONST(30000000)
+#define PS_FALLS_FREE 2			/* falls without a pause */
+#define PS_PAUSE_MS 5000
+#define PS_PAUSE_MS_MAX 120000
+
+static PsSharedPeer *
+peer(uint32 node)
+{
+	return &ps_shared->peers[node];
+}
+
+void
+ps_suspicion_answered(uint32 node)
+{
+	pg_atomic_write_u64(&peer(node)->answered_us, ps_clock_us());
+}
+
+void
+ps_suspicion_refused(uint32 node)
+{
+	bool		is_news = ps_suspicion(node, NULL) == NULL;
+
+	pg_atomic_write_u64(&peer(node)->refused_us, ps_clock_us());
+	if (is_news)
+		ps_wake_keeper();
+}
+
+void
+ps_suspicion_asked(uint32 node)
+{
+	pg_atomic_write_u64(&peer(node)->asked_us, ps_clock_us());
+}
+
+const char *
+ps_suspicion(uint32 node, uint64 *since_us)
+{
+	uint64		now = ps_clock_us();
+	uint64		up = Max(pg_atomic_read_u64(&peer(node)->up_us),
+						 pg_atomic_read_u64(&ps_shared->started_us));
+	uint64		answered = Max(pg_atomic_read_u64(&peer(node)->answered_us), up);
+	uint64		asked = Max(pg_atomic_read_u64(&peer(node)->asked_us), up);
+	uint64		timeout = (uint64) ps_suspect_timeout_ms * 1000;
+
+	if (node == ps_map_self() || ps_map_incarnation() == 0)
+		return NULL;
+	if (since_us)
+		*since_us = Min(answered, asked);
+	if (pg_atomic_read_u64(&peer(node)->refused_us) > answered)
+		return "refuses connections";
+	if (now > answered + timeout)
+		return "does not answer";
+	if (now > asked + timeout)
+		return "is not heard";
+	return NULL;
+}
+
+uint32
+ps_suspicion_falls(uint32 node)
+{
+	return pg_atomic_read_u32(&peer(node)->falls);
+}
+
+uint32
+ps_suspicion_pause_ms(uint32 node)
+{
+	uint32		falls = ps_suspicion_falls(node);
+	uint64		pause;
+	uint64		passed;
+
+	if (falls <= PS_FALLS_FREE)
+		return 0;
+	pause = Min((uint64) PS_PAUSE_MS << Min(falls - PS_FALLS_FREE - 1, 16), PS_PAUSE_MS_MAX);
+	passed = (ps_clock_us() - pg_atomic_read_u64(&peer(node)->fell_us)) / 1000;
+	return passed < pause ? (uint32) (pause - passed) : 0;
+}
+
+/* Is the node in sync anywhere but where it is primary? */
+static bool
+is_secondary(const PsMap *map, uint32 node)
+{
+	for (int s = 0; s < map->n_shards; s++)
+		if (map->shards[s].primary != node && PS_HAS_NODE(map->shards[s].in_sync, node))
+			return true;
+	return false;
+}
+
+static void
+note_fall(uint32 node, uint64 now)
+{
+	uint64		forgotten = (now - pg_atomic_read_u64(&peer(node)->fell_us)) / PS_FALL_FORGOTTEN_US;
+	uint32		falls = ps_suspicion_falls(node);
+
+	falls = forgotten >= falls ? 0 : falls - (uint32) forgotten;
+	pg_atomic_write_u32(&peer(node)->falls, falls + 1);
+	pg_atomic_write_u64(&peer(node)->fell_us, now);
+}
+
+void
+ps_suspicion_map_adopted(const PsMap *old, const PsMap *map)
+{
+	uint64		now = ps_clock_us();
+
+	for (int i = 0; i < map->n_nodes; i++)
+	{
+		const PsMapNode *node = &map->nodes[i];
+		const PsMapNode *before = old ? ps_map_node((PsMap *) old, node->id) : NULL;
+
+		if (before == NULL || before->incarnation != node->incarnation)
+			pg_atomic_write_u64(&peer(node->id)->up_us, now);
+		if (before == NULL)
+			continue;
+		if ((before->state == PS_NODE_UP && node->state == PS_NODE_FAILED) ||
+			(node->state == PS_NODE_UP && is_secondary(old, node->id) &&
+			 !is_secondary(map, node->id)))
+			note_fall(node->id, now);
+	}
+}
