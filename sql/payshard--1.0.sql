@@ -547,6 +547,12 @@ CREATE FUNCTION payshard.show_nodes(OUT node_id int, OUT name text, OUT zone tex
 	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_show_nodes';
 COMMENT ON FUNCTION payshard.show_nodes IS 'rows of payshard.nodes';
 
+CREATE FUNCTION payshard.show_leases(OUT node text, OUT is_self boolean, OUT held boolean, OUT left_ms bigint,
+	OUT granted_ms bigint, OUT promised_ms bigint, OUT suspicion text, OUT silent_ms bigint,
+	OUT falls bigint, OUT pause_ms bigint)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_show_leases';
+COMMENT ON FUNCTION payshard.show_leases IS 'rows of payshard.leases';
+
 CREATE FUNCTION payshard.show_shards(OUT shard int, OUT primary_node text, OUT term bigint, OUT state text,
 	OUT in_sync text[], OUT joining text[], OUT "out" text[], OUT placements text[], OUT waits_for text[])
 	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_show_shards';
@@ -570,6 +576,19 @@ COMMENT ON COLUMN payshard.nodes.last_heard IS 'when this node last had an answe
 COMMENT ON COLUMN payshard.nodes.heard_ms IS 'how many milliseconds ago that was';
 COMMENT ON COLUMN payshard.nodes.settled IS 'nothing of its incarnations up to this one is undecided anywhere';
 COMMENT ON COLUMN payshard.nodes.leader IS 'node that settles what it left undecided; null: nothing is to be settled';
+
+CREATE VIEW payshard.leases AS SELECT * FROM payshard.show_leases();
+COMMENT ON VIEW payshard.leases IS 'may this node serve its shards, what do the others promise it, and whom does it suspect to be gone; as this node sees it now';
+COMMENT ON COLUMN payshard.leases.node IS 'the node';
+COMMENT ON COLUMN payshard.leases.is_self IS 'is it the node that answers this query';
+COMMENT ON COLUMN payshard.leases.held IS 'of this node itself: has it the lease, without which it neither reads nor writes its shards; null for the others, which know';
+COMMENT ON COLUMN payshard.leases.left_ms IS 'of this node itself: milliseconds until it would end unless renewed; null: it needs none (one or two voters, or payshard.lease_timeout = 0)';
+COMMENT ON COLUMN payshard.leases.granted_ms IS 'of another node: how long it still promises this one to depose it by no vote, less a margin for the clocks';
+COMMENT ON COLUMN payshard.leases.promised_ms IS 'of another node: how long this one is still bound not to depose it';
+COMMENT ON COLUMN payshard.leases.suspicion IS 'why this node believes that it is gone: refuses connections, does not answer, is not heard; null: it does not';
+COMMENT ON COLUMN payshard.leases.silent_ms IS 'milliseconds since its last sign of life here';
+COMMENT ON COLUMN payshard.leases.falls IS 'how often it has failed or was left out lately; one is forgotten after each payshard.fall_memory without another';
+COMMENT ON COLUMN payshard.leases.pause_ms IS 'what is left of the pause in which the map is not changed for it, because it fell too often';
 
 CREATE VIEW payshard.shards AS SELECT * FROM payshard.show_shards();
 COMMENT ON VIEW payshard.shards IS 'the shards, by the newest map this node has adopted';
@@ -1042,8 +1061,8 @@ DO $$
 DECLARE
 	f regprocedure;
 	v regclass;
-	views constant text[] := '{nodes,shards,placements,tables,replication,in_doubt,stat_commits,silences,events,incidents,availability,recovery_stats}';
-	for_monitor constant text[] := '{show_nodes,show_shards,show_placements,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}';
+	views constant text[] := '{nodes,leases,shards,placements,tables,replication,in_doubt,stat_commits,silences,events,incidents,availability,recovery_stats}';
+	for_monitor constant text[] := '{show_nodes,show_leases,show_shards,show_placements,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}';
 	for_admin constant text[] := '{create_cluster,add_node,remove_node,set_node,failover,switchover,rebuild_node,start_maintenance,stop_maintenance,rebalance_start,rebalance_wait,rebalance_stop,verify,repair,stat_reset,resolve_in_doubt,grant_peer}';
 BEGIN
 	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace

@@ -506,6 +506,22 @@ is_heard(uint32 id)
 									   GetCurrentTimestamp(), ps_peer_timeout_ms);
 }
 
+/* Has it fallen so often that it is given a pause?  Said once in each. */
+static bool
+has_pause(const PsMapNode *node)
+{
+	static uint32 said[PS_NODES_MAX];
+	uint32		falls = ps_suspicion_falls(node->id);
+	uint32		left_ms = ps_auto_failover ? ps_suspicion_pause_ms(node->id) : 0;
+
+	if (left_ms > 0 && said[node->id] != falls)
+		ereport(LOG,
+				(errmsg("payshard: node \"%s\" has fallen %u times lately: it joins again in %u s",
+						node->name, falls, left_ms / 1000 + 1)));
+	said[node->id] = left_ms > 0 ? falls : 0;
+	return left_ms > 0;
+}
+
 bool
 ps_duty_rejoin(void)
 {
@@ -522,7 +538,7 @@ ps_duty_rejoin(void)
 		PsMapNode  *node = &map->nodes[i];
 
 		if (node->id == ps_map_self() || node->state != PS_NODE_UP || !is_heard(node->id) ||
-			(ps_auto_failover && ps_suspicion_pause_ms(node->id) > 0))
+			has_pause(node))
 			continue;
 		for (int s = 0; s < map->n_shards; s++)
 		{

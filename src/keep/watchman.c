@@ -258,7 +258,7 @@ consider(const PsMap *map, const PsMapNode *node, const char *suspicion)
 					 suspicion, n));
 	else if (ps_suspicion_pause_ms(node->id) > 0)
 		say(node, watch, "pause",
-			psprintf("it %s, for the %uth time lately; a pause of %u s is kept", suspicion,
+			psprintf("it %s, and has fallen %u times lately: a pause of %u s is kept", suspicion,
 					 ps_suspicion_falls(node->id), ps_suspicion_pause_ms(node->id) / 1000 + 1));
 	else if (waited_ms >= 2 * (uint64) ps_keepalive_ms +
 			 (uint64) my_turn(map, node->id) * PS_TURN_MS)

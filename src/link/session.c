@@ -29,15 +29,16 @@
 #include "common/hashfn.h"
 #include "libpq/libpq-be-fe-helpers.h"
 #include "link/conn.h"
+#include "link/mirror.h"
 #include "link/session.h"
 #include "miscadmin.h"
 #include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "node/shared.h"
+#include "node/suspicion.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -45,6 +46,7 @@
 #include "utils/wait_event.h"
 
 #define STATEMENTS_MAX 256		/* remembered per connection */
+#define LOOK_MS 250				/* between two looks whether a node is gone */
 #define ROLLBACK_MS 2000		/* longest wait for a rollback or a cancel */
 
 typedef struct LinkKey
@@ -61,6 +63,7 @@ struct PsLink
 	bool		is_changing;	/* amid BEGIN, SAVEPOINT, COMMIT and the like */
 	bool		is_busy;		/* results of a statement are still to come */
 	bool		is_stale;		/* close when no transaction is open there */
+	uint64		incarnation;	/* the node's, when the connection was opened */
 	char	   *settings;		/* as the other side has them; NULL = unknown */
 	MemoryContext memory;		/* of statements */
 	HTAB	   *statements;		/* texts sent before; NULL = none */
@@ -90,13 +93,6 @@ static bool is_holding = false;
 
 /* Anything open?  Spares transactions without remote part the loop. */
 static bool any_open = false;
-
-/* What the other side needs to know to understand text as we do. */
-static const char *const propagated[] = {
-	"search_path", "TimeZone", "DateStyle", "IntervalStyle",
-	"extra_float_digits", "bytea_output", "xmlbinary", "row_security",
-	"default_text_search_config", "lock_timeout", "check_function_bodies"
-};
 
 uint32
 ps_session_writes_at(void)
@@ -158,13 +154,23 @@ close_link(PsLink *link)
 	forget_statements(link);
 }
 
-/* Waits for input until `deadline` (0 = for ever); false when time is up. */
+/* Has the node failed, or started again, since the connection was opened? */
+static bool
+is_gone(PsLink *link)
+{
+	return !ps_map_is_up(link->key.node, link->incarnation);
+}
+
+/*
+ * Waits for input until `deadline` (0 = for ever); false when time is up, or
+ * when the node has failed over meanwhile: it may stand still for ever.
+ */
 static bool
 wait_input(PsLink *link, TimestampTz deadline)
 {
-	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE;
+	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE;
 	int			unsent = PQflush(link->conn);
-	long		left = -1;
+	long		left = LOOK_MS;
 	int			rc;
 
 	if (unsent < 0 || PQsocket(link->conn) < 0)
@@ -173,12 +179,13 @@ wait_input(PsLink *link, TimestampTz deadline)
 		events |= WL_SOCKET_WRITEABLE;
 	if (deadline != 0)
 	{
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		left = Min(left, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline));
 		if (left <= 0)
 			return false;
-		events |= WL_TIMEOUT;
 	}
 	rc = WaitLatchOrSocket(MyLatch, events, PQsocket(link->conn), left, PG_WAIT_EXTENSION);
+	if (rc & WL_TIMEOUT)
+		return !is_gone(link);
 	if (rc & WL_LATCH_SET)
 	{
 		ResetLatch(MyLatch);
@@ -243,7 +250,7 @@ lost(PsLink *link)
 
 	close_link(link);
 	ereport(ERROR,
-			(errcode(ERRCODE_CONNECTION_FAILURE),
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("connection to node \"%s\" was lost", ps_map_node_name(link->key.node)),
 			 why[0] ? errdetail_internal("%s", why) : 0,
 			 errhint("The transaction is rolled back; retry it.")));
@@ -291,38 +298,21 @@ command(PsLink *link, const char *sql)
 	link->is_changing = false;
 }
 
-/* The settings as one statement, palloc'd. */
-static char *
-current_settings(void)
-{
-	StringInfoData sql;
-
-	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT pg_catalog.set_config('payshard.shipped', 'on', false)");
-	for (int i = 0; i < lengthof(propagated); i++)
-	{
-		const char *value = GetConfigOption(propagated[i], true, false);
-
-		if (value == NULL)
-			continue;
-		/* names without schema in shipped texts are pg_catalog's */
-		appendStringInfo(&sql, ", pg_catalog.set_config('%s', ", propagated[i]);
-		if (i == 0)
-			value = value[0] ? psprintf("pg_catalog, %s", value) : "pg_catalog";
-		appendStringInfo(&sql, "%s, false)", quote_literal_cstr(value));
-	}
-	return sql.data;
-}
-
+/* may_fail: when the node cannot be reached the link stays closed, no error. */
 static void
-open_link(PsLink *link)
+open_link(PsLink *link, bool may_fail)
 {
 	char	   *error = NULL;
 	char	   *node = ps_map_node_name(link->key.node);
 
 	ps_conn_require_credentials(node, link->key.user, NULL);
+	link->incarnation = ps_map_node_incarnation(link->key.node);
 	link->conn = ps_conn_open(node, link->key.user, "session",
 							  ps_deadline(ps_call_timeout_ms), &error);
+	if (link->conn == NULL && ps_conn_is_refused(error))
+		ps_suspicion_refused(link->key.node);
+	if (link->conn == NULL && may_fail)
+		return;
 	if (link->conn == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
@@ -342,7 +332,7 @@ static void
 follow_transaction(PsLink *link)
 {
 	int			level = GetCurrentTransactionNestLevel();
-	char	   *settings = current_settings();
+	char	   *settings = ps_mirror_settings();
 	bool		same = link->settings && strcmp(settings, link->settings) == 0;
 
 	if (link->depth == 0)
@@ -384,7 +374,7 @@ is_alone(void)
 static void
 follow_settings(PsLink *link)
 {
-	char	   *settings = current_settings();
+	char	   *settings = ps_mirror_settings();
 
 	if (link->settings && strcmp(settings, link->settings) == 0)
 		return;
@@ -397,6 +387,7 @@ follow_settings(PsLink *link)
 static void
 claim_write(uint32 node)
 {
+	ps_session_require_writer();
 	if (write_node != 0 && write_node != node)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -421,6 +412,25 @@ claim_write(uint32 node)
 }
 
 void
+ps_session_require_writer(void)
+{
+	HASH_SEQ_STATUS seq;
+	PsLink	   *link;
+
+	if (write_node == 0)
+		return;
+	hash_seq_init(&seq, links);
+	while ((link = hash_seq_search(&seq)) != NULL)
+	{
+		if (link->key.node != write_node || link->depth == 0 ||
+			(link->conn != NULL && !is_gone(link)))
+			continue;
+		hash_seq_term(&seq);
+		lost(link);
+	}
+}
+
+void
 ps_session_claim(uint32 node)
 {
 	if (!IsolationUsesXactSnapshot())
@@ -437,12 +447,43 @@ ps_session_claim(uint32 node)
 	snapshot_node = node;
 }
 
-PsLink *
-ps_link(uint32 node, Oid user, PsLinkUse use)
+/* The link; one that is of no more use, and outside a transaction, is closed. */
+static PsLink *
+find_link(uint32 node, Oid user)
 {
 	LinkKey		key = {node, user};
 	PsLink	   *link;
 	bool		found;
+
+	if (links == NULL)
+		make_links();
+	link = hash_search(links, &key, HASH_ENTER, &found);
+	if (!found)
+		memset((char *) link + sizeof(LinkKey), 0, sizeof(PsLink) - sizeof(LinkKey));
+	if (link->conn && link->depth == 0 &&
+		(link->is_stale || link->is_changing || PQstatus(link->conn) == CONNECTION_BAD))
+		close_link(link);
+	return link;
+}
+
+bool
+ps_link_reach(uint32 node, Oid user)
+{
+	PsLink	   *link = find_link(node, user);
+
+	/* what came unasked is news of its end */
+	if (link->conn && link->depth == 0 && !link->is_busy &&
+		(!PQconsumeInput(link->conn) || PQstatus(link->conn) == CONNECTION_BAD || is_gone(link)))
+		close_link(link);
+	if (link->conn == NULL && link->depth == 0)
+		open_link(link, true);
+	return link->conn != NULL || link->depth > 0;
+}
+
+PsLink *
+ps_link(uint32 node, Oid user, PsLinkUse use)
+{
+	PsLink	   *link;
 
 	if (IsInParallelMode())
 		ereport(ERROR,
@@ -454,20 +495,13 @@ ps_link(uint32 node, Oid user, PsLinkUse use)
 	ps_session_claim(node);
 	if (use == PS_LINK_WRITE)
 		claim_write(node);
-	if (links == NULL)
-		make_links();
-	link = hash_search(links, &key, HASH_ENTER, &found);
-	if (!found)
-		memset((char *) link + sizeof(LinkKey), 0, sizeof(PsLink) - sizeof(LinkKey));
-	if (link->conn && link->depth == 0 &&
-		(link->is_stale || link->is_changing || PQstatus(link->conn) == CONNECTION_BAD))
-		close_link(link);
+	link = find_link(node, user);
 	if (link->conn == NULL && link->depth > 0)
 		lost(link);
 	if (link->is_busy || link->is_changing)
 		elog(ERROR, "connection to node %u is busy", node);
 	if (link->conn == NULL)
-		open_link(link);
+		open_link(link, false);
 	any_open = true;
 	if (use == PS_LINK_READ && link->depth == 0 && is_alone())
 		follow_settings(link);

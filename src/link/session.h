@@ -49,6 +49,14 @@ typedef enum PsLinkUse
 extern PsLink *ps_link(uint32 node, Oid user, PsLinkUse use);
 
 /*
+ * ps_link_reach
+ *		Can the node be reached?  Connects when there is no connection.  True
+ *		also when the transaction has already used one that is lost: then
+ *		ps_link says so.
+ */
+extern bool ps_link_reach(uint32 node, Oid user);
+
+/*
  * ps_link_send
  *		Sends one statement; its rows come one by one from ps_link_next.
  *		At most one is under way on a link.  A text that comes again is
@@ -63,12 +71,16 @@ extern void ps_link_send(PsLink *link, const char *sql,
  *		interrupted.  The caller clears it.
  *
  * Errors: the remote one, with its SQLSTATE; 25006 and 57P03 of a node that is
- * not what our map says it is become 40001; 08006 when the connection is lost.
+ * not what our map says it is become 40001, and so does a connection that is
+ * lost, or whose node has failed over or started again: nothing was committed.
  */
 extern PGresult *ps_link_next(PsLink *link);
 
 /* The node this transaction writes at remotely, 0 = none. */
 extern uint32 ps_session_writes_at(void);
+
+/* ERROR 40001 when that node has failed over or the connection to it is lost. */
+extern void ps_session_require_writer(void);
 
 /*
  * ps_session_claim

@@ -288,6 +288,21 @@ ps_lease_before_propose(const PsMap *next)
 		pfree(map);
 }
 
+void
+ps_lease_look(uint32 node, uint64 *granted_ms, uint64 *promised_ms)
+{
+	uint64		now = ps_clock_us();
+	uint64		granted;
+	uint64		promised;
+
+	SpinLockAcquire(&LEASE->lock);
+	granted = LEASE->granted_until[node];
+	promised = LEASE->promised_until[node];
+	SpinLockRelease(&LEASE->lock);
+	*granted_ms = granted > now ? (granted - now) / 1000 : 0;
+	*promised_ms = promised > now ? (promised - now) / 1000 : 0;
+}
+
 bool
 ps_lease_missed_for(int ms)
 {

@@ -79,6 +79,9 @@ extern void ps_lease_map_adopted(const PsMap *old, const PsMap *map);
 extern void ps_lease_reset(void);
 extern void ps_lease_acceptor_loaded(uint64 accepted_epoch, uint32 promised_ms);
 
+/* For views: ms left of what `node` has promised this one, and the reverse. */
+extern void ps_lease_look(uint32 node, uint64 *granted_ms, uint64 *promised_ms);
+
 /* Has this node, which has started, been without a lease for that long? */
 extern bool ps_lease_missed_for(int ms);
 

@@ -29,6 +29,7 @@ int			ps_dirty_keys_max;
 int			ps_copy_batch_kb;
 bool		ps_auto_failover;
 int			ps_suspect_timeout_ms;
+int			ps_fall_memory_s;
 int			ps_failover_wait_ms;
 int			ps_lease_timeout_ms;
 bool		ps_log_remote;
@@ -60,6 +61,8 @@ static const IntSetting int_settings[] = {
 	&ps_lease_timeout_ms, 0, 0, 600000, PGC_POSTMASTER, GUC_UNIT_MS},
 	{"payshard.suspect_timeout", "Silence after which a node is suspected to be gone; a majority that does fails it over.",
 	&ps_suspect_timeout_ms, 2000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.fall_memory", "Time without a fall after which one is forgotten; who falls three times or more is given pauses, longer each time.",
+	&ps_fall_memory_s, 30, 1, 86400, PGC_SIGHUP, GUC_UNIT_S},
 	{"payshard.failover_wait", "Longest wait of a statement for the failover or recovery of a node that it needs; 0: it fails at once.",
 	&ps_failover_wait_ms, 10000, 0, 600000, PGC_USERSET, GUC_UNIT_MS},
 	{"payshard.gate_timeout", "Longest wait of a commit before it is enqueued: for a closed gate, a full queue or a missing copy.",

@@ -24,6 +24,7 @@ extern int	ps_dirty_keys_max;		/* per absent node; more = all */
 extern int	ps_copy_batch_kb;		/* rows per message while a placement joins */
 extern bool ps_auto_failover;	/* takes part in automatic failover */
 extern int	ps_suspect_timeout_ms;	/* silence after which a node is suspected */
+extern int	ps_fall_memory_s;		/* a fall is forgotten after that without another */
 extern int	ps_failover_wait_ms;	/* a statement waits for a failover */
 extern int	ps_lease_timeout_ms;	/* a voter's promise to a primary (Q1); 0 = no leases */
 extern bool ps_log_remote;			/* log statements sent to other nodes */

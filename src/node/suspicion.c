@@ -7,8 +7,8 @@
  * receiver's; up_us, fell_us and falls are written at the adoption of a map.
  *
  * Falls: a node that went from UP to FAILED, or whose last copies left the
- * in-sync sets, has fallen.  Each half minute without a fall makes one of them
- * forgotten; from the third on a pause follows, 5 s first, doubled each time.
+ * in-sync sets, has fallen.  Each payshard.fall_memory without a fall makes one
+ * of them forgotten; from the third on a pause follows, 5 s first, doubled each time.
  */
 #include "postgres.h"
 
@@ -17,7 +17,6 @@
 #include "node/settings.h"
 #include "node/suspicion.h"
 
-#define PS_FALL_FORGOTTEN_US UINT64CONST(30000000)
 #define PS_FALLS_FREE 2			/* falls without a pause */
 #define PS_PAUSE_MS 5000
 #define PS_PAUSE_MS_MAX 120000
@@ -106,7 +105,8 @@ is_secondary(const PsMap *map, uint32 node)
 static void
 note_fall(uint32 node, uint64 now)
 {
-	uint64		forgotten = (now - pg_atomic_read_u64(&peer(node)->fell_us)) / PS_FALL_FORGOTTEN_US;
+	uint64		passed = now - pg_atomic_read_u64(&peer(node)->fell_us);
+	uint64		forgotten = passed / ((uint64) ps_fall_memory_s * 1000000);
 	uint32		falls = ps_suspicion_falls(node);
 
 	falls = forgotten >= falls ? 0 : falls - (uint32) forgotten;

@@ -30,7 +30,7 @@ extern const char *ps_suspicion(uint32 node, uint64 *since_us);
 
 /*
  * ps_suspicion_pause_ms
- *		A node that has failed or was left out several times within a minute is
+ *		A node that has failed or was left out several times lately is
  *		given a pause, longer each time, before the map is changed for it again.
  *		Returns what is left of it; 0 = none.
  */

@@ -30,6 +30,7 @@ struct PsNested
 	Query	   *query;
 	EState	   *outer;
 	bool		is_random;
+	bool		has_moved;		/* runs with a snapshot of its own */
 	MemoryContext memory;
 	Tuplestorestate *store;
 	TupleTableSlot *slot;		/* of the tuplestore; NULL = has not run */
@@ -67,10 +68,16 @@ ps_later_register(void)
 /* ------------------------------------------------------------ nested */
 
 PsNested *
-ps_nested_begin(Query *query, EState *estate, int eflags)
+ps_nested_begin(Query *query, EState *estate, int eflags, bool has_moved)
 {
 	PsNested   *nested = palloc0(sizeof(PsNested));
 
+	if (has_moved && IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("shards have moved since the transaction's snapshot was taken"),
+				 errhint("Retry the transaction.")));
+	nested->has_moved = has_moved;
 	nested->query = query;
 	nested->outer = estate;
 	nested->is_random = (eflags & (EXEC_FLAG_BACKWARD | EXEC_FLAG_REWIND | EXEC_FLAG_MARK)) != 0;
@@ -92,7 +99,10 @@ run_nested(PsNested *nested)
 
 	nested->store = tuplestore_begin_heap(nested->is_random, false, work_mem);
 	SetTuplestoreDestReceiverParams(dest, nested->store, nested->memory, false, NULL, NULL);
-	desc = CreateQueryDesc(plan, text, outer->es_snapshot, outer->es_crosscheck_snapshot, dest,
+	if (nested->has_moved)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	desc = CreateQueryDesc(plan, text, nested->has_moved ? GetActiveSnapshot() : outer->es_snapshot,
+						   outer->es_crosscheck_snapshot, dest,
 						   outer->es_param_list_info, outer->es_queryEnv, 0);
 	ExecutorStart(desc, 0);
 	ps_executor_run(desc);
@@ -103,6 +113,8 @@ run_nested(PsNested *nested)
 	ExecutorFinish(desc);
 	ExecutorEnd(desc);
 	FreeQueryDesc(desc);
+	if (nested->has_moved)
+		PopActiveSnapshot();
 	MemoryContextSwitchTo(old);
 }
 
@@ -172,7 +184,8 @@ begin(CustomScanState *node, EState *estate, int eflags)
 	CustomScan *scan = (CustomScan *) node->ss.ps.plan;
 
 	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
-		state->nested = ps_nested_begin(copyObject(linitial(scan->custom_private)), estate, eflags);
+		state->nested = ps_nested_begin(copyObject(linitial(scan->custom_private)), estate, eflags,
+										false);
 }
 
 static TupleTableSlot *

@@ -20,8 +20,12 @@ typedef struct PsNested PsNested;
  *		Plans the query with the parameters of `estate` and starts it.  Takes
  *		the query.  Its rows come from ps_nested_next; what it changes counts
  *		for the statement outside.
+ *
+ * has_moved: shards have moved since the statement's snapshot was taken; it
+ * gets a new one, as what was settled meanwhile is not in the old one.  ERROR
+ * 40001 where the snapshot is the transaction's.
  */
-extern PsNested *ps_nested_begin(Query *query, EState *estate, int eflags);
+extern PsNested *ps_nested_begin(Query *query, EState *estate, int eflags, bool has_moved);
 extern TupleTableSlot *ps_nested_next(PsNested *nested, TupleTableSlot *slot, bool is_forward);
 extern void ps_nested_rewind(PsNested *nested);
 extern void ps_nested_end(PsNested *nested);

@@ -39,6 +39,7 @@
 #include "route/allnodes.h"
 #include "route/copy.h"
 #include "route/later.h"
+#include "route/patience.h"
 #include "route/route.h"
 #include "route/scatter.h"
 #include "route/ship.h"
@@ -131,6 +132,16 @@ ps_route_primary(int shard)
 
 /* ------------------------------------------------------------ deciding */
 
+/* Waits until all shards are served, or for as long as a statement would. */
+static void
+await_all(void)
+{
+	int			n = ps_map_n_shards();
+
+	for (int i = 0; i < n; i++)
+		ps_await_shard(i);
+}
+
 /* Primaries of all shards, open or not. */
 static uint64
 all_primaries(void)
@@ -171,10 +182,13 @@ decide(PsMention *mention, ParamListInfo params, bool is_final)
 		is_any |= known == 0;
 		while (known == 1 && (shard = bms_next_member(shards, shard)) >= 0)
 		{
+			ps_await_shard(shard);
 			nodes |= PS_NODE_BIT(ps_route_primary(shard));
 			way.shards = list_append_unique_int(way.shards, shard);
 		}
 	}
+	if (is_any)
+		await_all();
 	if (is_any || is_later)
 	{
 		uint64		all = all_primaries();
@@ -522,6 +536,7 @@ check_writes(PlannedStmt *plan)
 
 	if (ps_session_writes_at() == 0)
 		return;
+	ps_session_require_writer();
 	foreach(cell, plan->resultRelations)
 	{
 		if (ps_relation(rt_fetch(lfirst_int(cell), plan->rtable)->relid) != NULL)

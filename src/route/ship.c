@@ -19,6 +19,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "node/map.h"
+#include "node/settings.h"
 #include "nodes/extensible.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -26,11 +27,13 @@
 #include "optimizer/clauses.h"
 #include "route/fetch.h"
 #include "route/later.h"
+#include "route/patience.h"
 #include "route/route.h"
 #include "route/ship.h"
 #include "route/text.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 /* custom_private, in this order */
 enum
@@ -53,6 +56,7 @@ typedef struct ShipState
 	List	   *states;			/* their ExprStates */
 	PsFetch    *fetch;			/* NULL = not sent yet */
 	bool		is_random;
+	int			eflags;
 	PsNested   *nested;			/* instead of all that: the map has changed */
 } ShipState;
 
@@ -256,10 +260,45 @@ is_still_there(List *shards, uint32 node)
 
 	foreach(cell, shards)
 	{
+		ps_await_shard(lfirst_int(cell));
 		if (ps_route_primary(lfirst_int(cell)) != node)
 			return false;
 	}
 	return true;
+}
+
+/* The shards have moved: the query is planned anew and runs as it should now. */
+static void
+run_instead(ShipState *state)
+{
+	CustomScan *scan = (CustomScan *) state->css.ss.ps.plan;
+	EState	   *estate = state->css.ss.ps.state;
+	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+
+	state->nested = ps_nested_begin(copyObject(list_nth(scan->custom_private, SHIP_QUERY)),
+									estate, state->eflags, true);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The node cannot be reached, and nothing of this transaction is there: waits
+ * until another one is primary, or it is back.
+ */
+static void
+reach(ShipState *state)
+{
+	CustomScan *scan = (CustomScan *) state->css.ss.ps.plan;
+	List	   *shards = list_nth(scan->custom_private, SHIP_SHARDS);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_failover_wait_ms);
+
+	while (!ps_link_reach(state->node, GetUserId()) && GetCurrentTimestamp() < deadline)
+	{
+		if (shards != NIL && ps_await_move(shards, state->node))
+		{
+			run_instead(state);
+			return;
+		}
+	}
 }
 
 static void
@@ -268,13 +307,13 @@ begin(CustomScanState *node, EState *estate, int eflags)
 	ShipState  *state = (ShipState *) node;
 	CustomScan *scan = (CustomScan *) node->ss.ps.plan;
 
+	state->eflags = eflags;
 	state->is_random = (eflags & (EXEC_FLAG_BACKWARD | EXEC_FLAG_REWIND | EXEC_FLAG_MARK)) != 0;
 	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
 		return;
 	ps_map_require_serving();
 	if (!is_still_there(list_nth(scan->custom_private, SHIP_SHARDS), state->node))
-		state->nested = ps_nested_begin(copyObject(list_nth(scan->custom_private, SHIP_QUERY)),
-										estate, eflags);
+		run_instead(state);
 	else
 		state->states = ExecInitExprList(state->params, &node->ss.ps);
 }
@@ -306,10 +345,15 @@ access_next(ScanState *ss)
 	ShipState  *state = (ShipState *) ss;
 	bool		is_forward = ScanDirectionIsForward(ss->ps.state->es_direction);
 
+	if (state->fetch == NULL && state->nested == NULL)
+	{
+		if (ps_failover_wait_ms > 0)
+			reach(state);
+		if (state->nested == NULL)
+			run(state);
+	}
 	if (state->nested)
 		return ps_nested_next(state->nested, ss->ss_ScanTupleSlot, is_forward);
-	if (state->fetch == NULL)
-		run(state);
 	return ps_fetch_next(state->fetch, ss->ss_ScanTupleSlot, is_forward);
 }
 

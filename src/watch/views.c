@@ -12,12 +12,15 @@
 #include "foreign/foreign.h"
 #include "link/conn.h"
 #include "miscadmin.h"
+#include "node/lease.h"
 #include "node/map.h"
+#include "node/suspicion.h"
 #include "utils/acl.h"
 #include "watch/out.h"
 #include "watch/views.h"
 
 PS_FUNCTION(payshard_show_nodes);
+PS_FUNCTION(payshard_show_leases);
 PS_FUNCTION(payshard_show_shards);
 PS_FUNCTION(payshard_show_placements);
 
@@ -87,6 +90,67 @@ payshard_show_nodes(PG_FUNCTION_ARGS)
 		put_heard(&out, node->id, now);
 		ps_out_int(&out, (int64) node->settled);
 		ps_out_node(&out, map, node->leader);
+		ps_out_row(&out);
+	}
+	return (Datum) 0;
+}
+
+/* held, left_ms: of this node's own lease. */
+static void
+put_own_lease(PsOut *out)
+{
+	uint64		until = pg_atomic_read_u64(&ps_shared->lease.until);
+	uint64		now = ps_clock_us();
+
+	ps_out_bool(out, until > now);
+	if (until == PS_LEASE_FOR_EVER)
+		ps_out_null(out);
+	else
+		ps_out_int(out, until > now ? (int64) ((until - now) / 1000) : 0);
+	for (int i = 0; i < 4; i++)
+		ps_out_null(out);
+}
+
+/* granted_ms, promised_ms, suspicion, silent_ms: of another node. */
+static void
+put_other(PsOut *out, uint32 id)
+{
+	uint64		granted_ms;
+	uint64		promised_ms;
+	uint64		since = 0;
+	const char *suspicion = ps_suspicion(id, &since);
+
+	ps_out_null(out);
+	ps_out_null(out);
+	ps_lease_look(id, &granted_ms, &promised_ms);
+	ps_out_int(out, (int64) granted_ms);
+	ps_out_int(out, (int64) promised_ms);
+	ps_out_text(out, suspicion);
+	if (since == 0)
+		ps_out_null(out);
+	else
+		ps_out_int(out, (int64) (ps_clock_us() - since) / 1000);
+}
+
+Datum
+payshard_show_leases(PG_FUNCTION_ARGS)
+{
+	PsMap	   *map = current_map();
+	PsOut		out;
+
+	ps_out_begin(&out, fcinfo);
+	for (int i = 0; map && i < map->n_nodes; i++)
+	{
+		uint32		id = map->nodes[i].id;
+
+		ps_out_node(&out, map, id);
+		ps_out_bool(&out, id == ps_map_self());
+		if (id == ps_map_self())
+			put_own_lease(&out);
+		else
+			put_other(&out, id);
+		ps_out_int(&out, ps_suspicion_falls(id));
+		ps_out_int(&out, ps_suspicion_pause_ms(id));
 		ps_out_row(&out);
 	}
 	return (Datum) 0;

@@ -9,6 +9,7 @@
 #include "compat.h"
 
 PS_DECLARE(payshard_show_nodes);
+PS_DECLARE(payshard_show_leases);
 PS_DECLARE(payshard_show_shards);
 PS_DECLARE(payshard_show_placements);
 

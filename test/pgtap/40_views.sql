@@ -1,11 +1,12 @@
 -- What a user may rely on: the views and their columns, a comment on each, and
 -- who may see and call what.
 BEGIN;
-SELECT plan(55);
+SELECT plan(58);
 
 CREATE TEMP TABLE promised (view text, columns text[]);
 INSERT INTO promised VALUES
 	('nodes', '{node_id,name,zone,weight,state,incarnation,is_self,conninfo,last_heard,heard_ms,settled,leader}'),
+	('leases', '{node,is_self,held,left_ms,granted_ms,promised_ms,suspicion,silent_ms,falls,pause_ms}'),
 	('shards', '{shard,primary_node,term,state,in_sync,joining,out,placements,waits_for}'),
 	('placements', '{shard,node,state,role}'),
 	('tables', '{table_name,key_columns,colocation,table_id,rows_estimate,bytes}'),

@@ -59,6 +59,7 @@ log_statement = ddl
 log_min_messages = info
 payshard.auto_failover = off
 payshard.lease_timeout = 0
+payshard.failover_wait = 0
 CONF
 
 # new(%options): starts the servers and, unless create => 0, makes them one cluster.

@@ -1,0 +1,77 @@
+/*
+ * patience.c
+ *		How long does a statement wait for a failover?
+ *
+ * Nothing was done for the shard when these are called: no lock is held at the
+ * other node, nothing is lost by waiting.  Locks of this session's transaction
+ * here are held on; the wait is bounded and can be cancelled.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "node/map.h"
+#include "node/settings.h"
+#include "node/suspicion.h"
+#include "route/patience.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#define PS_LOOK_MS 50
+#define PS_MOMENT_MS 500
+
+/* Open, with a primary that is believed to live? */
+static bool
+is_served(int shard)
+{
+	PsMapShard	state;
+
+	return !ps_map_shard(shard, &state) ||
+		(state.waits == 0 && ps_suspicion(state.primary, NULL) == NULL);
+}
+
+void
+ps_await_shard(int shard)
+{
+	TimestampTz deadline;
+
+	if (likely(is_served(shard)) || ps_failover_wait_ms == 0)
+		return;
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_failover_wait_ms);
+	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
+	while (!is_served(shard) && GetCurrentTimestamp() < deadline)
+		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_LOOK_MS, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("shard %d was being recovered when the transaction began", shard),
+				 errhint("Retry the transaction.")));
+}
+
+static bool
+has_moved(List *shards, uint32 node)
+{
+	ListCell   *cell;
+	PsMapShard	state;
+
+	foreach(cell, shards)
+	{
+		if (ps_map_shard(lfirst_int(cell), &state) && (state.primary == node || state.waits != 0))
+			return false;
+	}
+	return true;
+}
+
+bool
+ps_await_move(List *shards, uint32 node)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PS_MOMENT_MS);
+	bool		moved;
+
+	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
+	while (!(moved = has_moved(shards, node)) && GetCurrentTimestamp() < deadline)
+		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_LOOK_MS, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+	return moved;
+}
