@@ -32,6 +32,7 @@
 #include "node/fault.h"
 #include "node/identity.h"
 #include "node/map.h"
+#include "node/runs.h"
 #include "node/settings.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -185,7 +186,7 @@ ps_duty_start(void)
 		return true;			/* invited, but no member yet */
 	/* a start within the life of one server is a start, too */
 	PS_FAULT("start.before_boot");
-	ps_identity_note_run_end(ps_map_node(map, ps_map_self())->incarnation);
+	ps_runs_note(ps_map_node(map, ps_map_self())->incarnation);
 	ps_acceptor_load(identity.cluster_id);
 	step.last = identity.boot;
 	step.attempt = mark_start();

@@ -12,9 +12,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
-#include "catalog/pg_control.h"
 #include "catalog/pg_type.h"
-#include "common/controldata_utils.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "node/identity.h"
@@ -104,67 +102,6 @@ ps_identity_confirm(uint64 boot)
 	PopActiveSnapshot();
 	SPI_finish();
 	ForceSyncCommit();
-}
-
-/*
- * nextXid when this run of the server began, by the checkpoint that ended its
- * recovery (or the shutdown before it).  Should there be a later one already:
- * 0, which distrusts all ids; that is the safe side.
- */
-static uint64
-first_xid_of_run(void)
-{
-	bool		crc_ok;
-	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
-	uint64		xid = 0;
-
-	if (crc_ok && control->checkPointCopy.redo == control->checkPoint)
-		xid = U64FromFullTransactionId(control->checkPointCopy.nextXid);
-	pfree(control);
-	return xid;
-}
-
-void
-ps_identity_note_run_end(uint64 incarnation)
-{
-	Oid			types[2] = {INT8OID, INT8OID};
-	Datum		args[2];
-
-	if (pg_atomic_read_u32(&ps_shared->run_noted) != 0)
-		return;
-	args[0] = Int64GetDatum(incarnation);
-	args[1] = Int64GetDatum(first_xid_of_run());
-	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_execute_with_args("INSERT INTO payshard.run_end VALUES ($1, $2) ON CONFLICT DO NOTHING",
-						  2, types, args, NULL, false, 0);
-	PopActiveSnapshot();
-	SPI_finish();
-	ForceSyncCommit();
-	CommitTransactionCommand();
-	pg_atomic_write_u32(&ps_shared->run_noted, 1);
-	StartTransactionCommand();
-}
-
-uint64
-ps_identity_run_end(uint64 incarnation)
-{
-	Oid			type = INT8OID;
-	Datum		arg = Int64GetDatum(incarnation);
-	uint64		xid = PG_UINT64_MAX;
-	bool		isnull;
-	Datum		value;
-
-	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_execute_with_args("SELECT min(next_xid) FROM payshard.run_end WHERE incarnation >= $1",
-						  1, &type, &arg, NULL, true, 1);
-	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	if (!isnull)
-		xid = DatumGetInt64(value);
-	PopActiveSnapshot();
-	SPI_finish();
-	return xid;
 }
 
 void

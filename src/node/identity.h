@@ -35,17 +35,6 @@ extern uint64 ps_identity_attempt(void);
 extern void ps_identity_confirm(uint64 boot);
 
 /*
- * ps_identity_note_run_end, ps_identity_run_end
- *		Notes, durably, once in the life of the server and before anything is
- *		settled, where its transaction ids began; `incarnation` is the last one
- *		before.  In a transaction, which is committed and begun anew.
- *		And: which ids of that incarnation's entries are not to be believed?
- *		All from there on; PG_UINT64_MAX when it lived in this server's life.
- */
-extern void ps_identity_note_run_end(uint64 incarnation);
-extern uint64 ps_identity_run_end(uint64 incarnation);
-
-/*
  * ps_require_peer
  *		ERROR 42501 unless the caller may use functions that nodes call on each
  *		other.  For most of them EXECUTE is the right that counts: they run as

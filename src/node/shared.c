@@ -11,6 +11,7 @@
 #include "compat.h"
 #include "miscadmin.h"
 #include "node/lease.h"
+#include "node/runs.h"
 #include "node/settings.h"
 #include "node/shared.h"
 #include "storage/ipc.h"
@@ -111,6 +112,8 @@ startup(void)
 	if (!found)
 		init_struct(ps_shared);
 	LWLockRelease(AddinShmemInitLock);
+	if (!IsUnderPostmaster)
+		ps_runs_begin();
 }
 
 void

@@ -28,9 +28,9 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "node/fault.h"
-#include "node/identity.h"
 #include "node/map.h"
 #include "node/relation.h"
+#include "node/runs.h"
 #include "node/settings.h"
 #include "node/stats.h"
 #include "node/tables.h"
@@ -197,7 +197,7 @@ is_committed_here(uint32 origin, uint64 incarnation, const PsRecord *record)
 	TransactionId xid = XidFromFullTransactionId(FullTransactionIdFromU64(record->xid));
 
 	if (origin != ps_map_self() ||
-		(PS_RULE("F1") && record->xid >= ps_identity_run_end(incarnation)))
+		(PS_RULE("F1") && record->xid >= ps_runs_end(incarnation)))
 		return false;
 	if (TransactionIdIsInProgress(xid))
 		XactLockTableWait(xid, NULL, NULL, XLTW_None);
