@@ -202,6 +202,12 @@ ps_map_lock(void)
 	LockRelationOid(ps_table_oid(PS_TABLE_CHOSEN_MAP), RowExclusiveLock);
 }
 
+void
+ps_map_unlock(void)
+{
+	UnlockRelationOid(ps_table_oid(PS_TABLE_CHOSEN_MAP), RowExclusiveLock);
+}
+
 /* Puts a map into shared memory; lock order as in shared.h. */
 static void
 install(const PsMap *map)

@@ -54,6 +54,7 @@ extern void ps_map_require_serving(void);
  *		May wait for an adoption that is just being made durable.
  */
 extern void ps_map_lock(void);
+extern void ps_map_unlock(void);
 
 /*
  * ps_map_load

@@ -42,6 +42,8 @@ typedef struct PsSharedPeer
 	pg_atomic_uint64 fell_us;	/* it failed, or was left out, last */
 	pg_atomic_uint32 falls;		/* how often lately */
 	Latch	   *sender;			/* queue.lock; NULL = no sender runs */
+	bool		wants;			/* queue.lock: the sender sleeps for want of
+								 * entries; whoever enqueues one wakes it */
 	bool		has_lost;		/* queue.lock: it came back without what it had
 								 * acked; the keeper takes it out */
 	bool		attached;		/* queue.lock: target of some shard of ours */

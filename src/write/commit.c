@@ -6,8 +6,8 @@
  *	(a) enqueue the write-set for all members of its shards; errors until here
  *		abort as usual, nothing was done;
  *	(b) wait until every in-sync member has journaled it, and this node has its
- *		lease (Q1);
- *	(c) hold the map; record dirty keys for placements that are out in it (J1);
+ *		lease (Q1); hold the map, and look whether this is still so;
+ *	(c) record dirty keys for placements that are out in the map (J1);
  *	(d) from here any error is a PANIC, and the restart rolls forward (F1).
  * COMMIT: the entry is resolved, "decided" may pass it.
  *
@@ -148,7 +148,27 @@ abort_everywhere(PsEntry *entry)
 	outcome_unknown("Its shards have got another primary, or this node a new incarnation, before the abort was confirmed.");
 }
 
-/* (b): returns when every in-sync member has it. */
+/*
+ * Is it so that the transaction can only commit?  Then the map is held.  A look
+ * that costs nothing comes first: most that are woken find their acks there.
+ */
+static PsOutcome
+look(PsEntry *entry)
+{
+	PsOutcome	outcome;
+
+	if (!ps_queue_seems_acked() && (outcome = ps_queue_outcome(entry, false)) != PS_OUTCOME_ACKED)
+		return outcome;
+	PS_FAULT("commit.after_acks");
+	ps_map_lock();
+	outcome = ps_queue_outcome(entry, false);
+	if (outcome == PS_OUTCOME_ACKED && (ps_lease_held() || !PS_RULE("Q1")))
+		return PS_OUTCOME_ACKED;
+	ps_map_unlock();
+	return outcome == PS_OUTCOME_ACKED ? PS_OUTCOME_WAIT : outcome;
+}
+
+/* (b): returns when every in-sync member has it, with the map held. */
 static void
 await_members(PsEntry *entry)
 {
@@ -158,10 +178,10 @@ await_members(PsEntry *entry)
 
 	for (;;)
 	{
-		PsOutcome	outcome = ps_queue_outcome(entry, false);
+		PsOutcome	outcome = look(entry);
 		TimestampTz now;
 
-		if ((outcome == PS_OUTCOME_ACKED && (ps_lease_held() || !PS_RULE("Q1"))) || !PS_RULE("W4"))
+		if (outcome == PS_OUTCOME_ACKED || !PS_RULE("W4"))
 		{
 			ps_stat_waited(start);
 			return;
@@ -213,7 +233,6 @@ await_or_take_back(PsEntry *entry)
 	{
 		PS_FAULT("commit.after_enqueue");
 		await_members(entry);
-		PS_FAULT("commit.after_acks");
 	}
 	PG_CATCH();
 	{
@@ -255,9 +274,6 @@ reach_point_of_no_return(PsEntry *entry, const PsWriteSet *set)
 {
 	PG_TRY();
 	{
-		ps_map_lock();
-		if (ps_queue_outcome(entry, false) == PS_OUTCOME_LOST)
-			outcome_unknown("Its shards have got another primary while it committed.");
 		PS_FAULT("commit.before_dirty");
 		for (int i = 0; i < set->n_chunks; i++)
 			ps_dirty_record_ops((const uint8 *) set->chunks[i]->data, set->chunks[i]->len);
@@ -266,8 +282,6 @@ reach_point_of_no_return(PsEntry *entry, const PsWriteSet *set)
 	{
 		ErrorData  *error;
 
-		if (geterrcode() == ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN)
-			PG_RE_THROW();
 		MemoryContextSwitchTo(TopTransactionContext);
 		error = CopyErrorData();
 		FlushErrorState();

@@ -33,6 +33,7 @@
 #define QUEUE (&ps_shared->queue)
 #define RECORD_SEQ_OFFSET 6
 #define RECORD_FIRST_OFFSET 22
+#define PS_WAKE_MAX 256			/* woken without the lock by one ack */
 #define ITEM_BYTES(record_bytes) (sizeof(PsQueueItem) + MAXALIGN(record_bytes))
 
 static PsSharedWaiter *
@@ -211,11 +212,30 @@ append(StringInfo record, uint64 seq, uint64 first_seq, PsNodeSet targets)
 	return true;
 }
 
-static void
-wake_targets(PsNodeSet targets)
+/*
+ * Call with the lock held: which of the targets' senders sleep?  Who has a
+ * batch in flight, and may send no other, finds the entry when that has landed:
+ * so entries gather, and nobody is woken in vain.
+ */
+static PsNodeSet
+sleeping(PsNodeSet targets)
 {
+	PsNodeSet	set = 0;
+
 	for (uint32 i = 1; targets >> i; i++)
-		if (PS_HAS_NODE(targets, i))
+		if (PS_HAS_NODE(targets, i) && ps_shared->peers[i].wants)
+		{
+			ps_shared->peers[i].wants = false;
+			set |= PS_NODE_BIT(i);
+		}
+	return set;
+}
+
+static void
+wake(PsNodeSet senders)
+{
+	for (uint32 i = 1; senders >> i; i++)
+		if (PS_HAS_NODE(senders, i))
 			ps_wake_sender(i);
 }
 
@@ -225,6 +245,7 @@ append_rest(PsEntry *entry, int done, PsNodeSet targets)
 {
 	PsSharedWaiter *waiter = my_waiter();
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_gate_timeout_ms);
+	PsNodeSet	asleep;
 
 	QUEUE->writer = ps_my_procno();
 	ConditionVariablePrepareToSleep(&QUEUE->changed);
@@ -235,8 +256,9 @@ append_rest(PsEntry *entry, int done, PsNodeSet targets)
 			done++;
 			continue;
 		}
+		asleep = sleeping(targets);
 		LWLockRelease(&QUEUE->lock);
-		wake_targets(targets);
+		wake(asleep);
 		wait_changed(deadline);
 		LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
 		if (!still_primary(entry))
@@ -251,6 +273,7 @@ ps_queue_put(PsEntry *entry, bool *begun)
 {
 	PsSharedWaiter *waiter = my_waiter();
 	PsNodeSet	targets;
+	PsNodeSet	asleep;
 	int			done = 0;
 
 	*begun = false;
@@ -278,8 +301,9 @@ ps_queue_put(PsEntry *entry, bool *begun)
 		done++;
 	if (done < entry->n_fragments)
 		append_rest(entry, done, targets);
+	asleep = sleeping(targets);
 	LWLockRelease(&QUEUE->lock);
-	wake_targets(targets);
+	wake(asleep);
 	if (entry->n_fragments > 1)
 		ConditionVariableBroadcast(&QUEUE->changed);
 }
@@ -290,6 +314,7 @@ ps_queue_put_abort(PsEntry *entry)
 	PsSharedWaiter *waiter = my_waiter();
 	StringInfoData record;
 	PsNodeSet	targets;
+	PsNodeSet	asleep;
 	bool		put;
 	uint16		shards[1] = {entry->touched[0].shard};
 	uint64		terms[1] = {entry->touched[0].term};
@@ -308,11 +333,18 @@ ps_queue_put_abort(PsEntry *entry)
 		waiter->last_seq = ++QUEUE->last_seq;
 		waiter->await = targets;
 	}
+	asleep = sleeping(targets);
 	LWLockRelease(&QUEUE->lock);
 	pfree(record.data);
-	wake_targets(targets);
+	wake(asleep);
 	ConditionVariableBroadcast(&QUEUE->changed);
 	return put;
+}
+
+bool
+ps_queue_seems_acked(void)
+{
+	return *(volatile PsNodeSet *) &my_waiter()->await == 0;
 }
 
 PsOutcome
@@ -321,7 +353,8 @@ ps_queue_outcome(PsEntry *entry, bool for_abort)
 	PsSharedWaiter *waiter = my_waiter();
 	PsOutcome	outcome;
 
-	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	/* shared: of what is written below, all is this backend's own */
+	LWLockAcquire(&QUEUE->lock, LW_SHARED);
 	if (!waiter->linked || !still_primary(entry))
 		outcome = PS_OUTCOME_LOST;
 	else
@@ -552,11 +585,12 @@ ps_queue_take(uint32 node, PsQueueCursor *cursor, StringInfo buf, int max_bytes,
 	take->end_offset = cursor->offset;
 }
 
-/* Call with the lock held: who waited for this ack only? */
-static void
-wake_acked(uint32 node, uint64 seq)
+/* Call with the lock held: who waited for this ack only?  Up to `max` latches. */
+static int
+find_acked(uint32 node, uint64 seq, Latch **latches, int max)
 {
 	dlist_iter	iter;
+	int			n = 0;
 
 	dlist_foreach(iter, &QUEUE->undecided)
 	{
@@ -567,9 +601,27 @@ wake_acked(uint32 node, uint64 seq)
 		if (waiter->last_seq > seq || !PS_HAS_NODE(waiter->await, node))
 			continue;
 		waiter->await &= ~PS_NODE_BIT(node);
-		if (waiter->await == 0)
+		if (waiter->await != 0)
+			continue;
+		if (n < max)
+			latches[n++] = waiter->latch;
+		else
 			SetLatch(waiter->latch);
 	}
+	return n;
+}
+
+bool
+ps_queue_is_empty(uint32 node, const PsQueueCursor *cursor)
+{
+	PsSharedPeer *peer = &ps_shared->peers[node];
+	bool		empty;
+
+	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	empty = !peer->attached || cursor->offset >= QUEUE->head;
+	peer->wants = empty;
+	LWLockRelease(&QUEUE->lock);
+	return empty;
 }
 
 bool
@@ -596,6 +648,8 @@ ps_queue_acked(uint32 node, const PsQueueCursor *cursor, uint64 seq, uint64 end_
 			   uint64 applied_seq, uint64 lsn)
 {
 	PsSharedPeer *peer = &ps_shared->peers[node];
+	Latch	   *latches[PS_WAKE_MAX];
+	int			n;
 	bool		freed;
 
 	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
@@ -609,10 +663,13 @@ ps_queue_acked(uint32 node, const PsQueueCursor *cursor, uint64 seq, uint64 end_
 	peer->acked_offset = Max(peer->acked_offset, end_offset);
 	peer->applied_seq = applied_seq;
 	peer->lsn = Max(peer->lsn, lsn);
-	wake_acked(node, seq);
+	n = find_acked(node, seq, latches, lengthof(latches));
 	reclaim();
 	freed = QUEUE->writer >= 0;
 	LWLockRelease(&QUEUE->lock);
+	/* not under the lock: they want it next */
+	for (int i = 0; i < n; i++)
+		SetLatch(latches[i]);
 	if (freed)
 		ConditionVariableBroadcast(&QUEUE->changed);
 }

@@ -64,6 +64,12 @@ extern void ps_queue_put(PsEntry *entry, bool *begun);
  */
 extern bool ps_queue_put_abort(PsEntry *entry);
 
+/*
+ * Has everybody acked whom this backend waits for?  A look without the lock: who
+ * is woken asks ps_queue_outcome.
+ */
+extern bool ps_queue_seems_acked(void);
+
 /* Where does this backend's entry (or ABORT: for_abort) stand? */
 extern PsOutcome ps_queue_outcome(PsEntry *entry, bool for_abort);
 
@@ -107,6 +113,8 @@ extern bool ps_queue_cursor_valid(uint32 node, const PsQueueCursor *cursor);
 /* Appends records for `node` to buf, up to about max_bytes. */
 extern void ps_queue_take(uint32 node, PsQueueCursor *cursor, StringInfo buf,
 						  int max_bytes, PsQueueTake *take);
+/* Is nothing left to take?  Then whoever enqueues wakes the sender. */
+extern bool ps_queue_is_empty(uint32 node, const PsQueueCursor *cursor);
 /*
  * `node` has journaled all up to seq; wakes who waited for that.  Without effect
  * when the cursor is of an incarnation that has ended.

@@ -442,13 +442,14 @@ stream_turn(void)
 	bool		idle_long;
 	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE;
 	int			unsent;
+	int			max_flights = Min(ps_pipeline_depth, PS_DEPTH_MAX);
 
 	if (!ps_queue_cursor_valid(stream.node, &stream.cursor))
 	{
 		close_stream(NULL);		/* hello again: attached, detached, or new incarnation */
 		return;
 	}
-	while (stream.conn && stream.n_flights < Min(ps_pipeline_depth, PS_DEPTH_MAX) &&
+	while (stream.conn && stream.n_flights < max_flights &&
 		   send_batch(false))
 		;
 	if (stream.conn == NULL)
@@ -457,6 +458,9 @@ stream_turn(void)
 	if (idle_long)
 		send_batch(true);
 	if (stream.conn == NULL)
+		return;
+	/* with room for a batch, and nothing to send, we are woken for an entry */
+	if (stream.n_flights < max_flights && !ps_queue_is_empty(stream.node, &stream.cursor))
 		return;
 	unsent = PQflush(stream.conn);
 	if (unsent < 0)
