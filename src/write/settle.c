@@ -266,7 +266,7 @@ apply_incarnation(uint32 origin, uint64 incarnation)
 					 errdetail("A placement here is still being copied.")));
 		applied = now;
 	}
-	ps_journal_prune(origin, incarnation, 0, PG_INT64_MAX);
+	ps_journal_prune(origin, incarnation, 0, PG_INT64_MAX, PG_INT64_MAX);
 	ps_position_write(origin, incarnation, last, 0);
 }
 
