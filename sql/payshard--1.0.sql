@@ -173,7 +173,8 @@ CREATE FUNCTION payshard.peer_define(name text, conninfo text) RETURNS void
 CREATE FUNCTION payshard.peer_learn(map bytea) RETURNS boolean
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_learn';
 CREATE FUNCTION payshard.peer_prepare(cluster_id bigint, ballot bigint,
-	OUT promised boolean, OUT promised_ballot bigint, OUT accepted_ballot bigint, OUT value bytea)
+	OUT promised boolean, OUT promised_ballot bigint, OUT accepted_ballot bigint, OUT value bytea,
+	OUT boot bigint, OUT boot_attempt bigint)
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_prepare';
 CREATE FUNCTION payshard.peer_accept(cluster_id bigint, ballot bigint, value bytea,
 	OUT accepted boolean, OUT promised_ballot bigint)

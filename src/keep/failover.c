@@ -134,9 +134,12 @@ refuse_loss(const PsMapNode *node, int n, const char *list)
 			 errhint("Start that server again; or use partial => true to fail over its other shards only.")));
 }
 
-/* (c), (d): until nothing of the node has to be settled. */
+/*
+ * (c), (d): until nothing of the node has to be settled, and the shards that
+ * it was primary of, or that wait for it, wait for no other node either.
+ */
 static void
-await_settled(uint32 id)
+await_settled(const PsMap *before, uint32 id)
 {
 	TimestampTz deadline = ps_deadline(PS_FAILOVER_TIMEOUT_MS);
 
@@ -146,6 +149,11 @@ await_settled(uint32 id)
 		PsMap	   *map = ps_map_copy();
 		PsMapNode  *node = ps_map_node(map, id);
 		bool		settled = node == NULL || node->leader == 0;
+
+		for (int s = 0; s < map->n_shards; s++)
+			if (map->shards[s].waits != 0 && map->shards[s].primary != id &&
+				(before->shards[s].primary == id || PS_HAS_NODE(before->shards[s].waits, id)))
+				settled = false;
 
 		pfree(map);
 		if (settled)
@@ -214,7 +222,7 @@ payshard_failover(PG_FUNCTION_ARGS)
 		ps_propose_or_error(step_fail, fail, psprintf("failover of node %s", name), PS_FAILOVER_TIMEOUT_MS);
 		PS_FAULT("failover.after_fail");
 	}
-	await_settled(node->id);
+	await_settled(map, node->id);
 	PG_RETURN_INT32(n_moved);
 }
 
@@ -305,20 +313,24 @@ ps_duty_recover(void)
 
 	if (ps_map_incarnation() == 0 || (map = ps_map_copy()) == NULL)
 		return false;
-	for (int i = 0; i < map->n_nodes; i++)
+	for (uint32 id = 1; id < PS_NODES_MAX; id++)
 	{
-		PsMapNode  *node = &map->nodes[i];
-		LeadStep	step = {node->id, node->leader};
+		PsMapNode  *node = ps_map_node(map, id);
+		LeadStep	step;
 		PsRefusal	refusal;
 
-		if (node->leader == 0)
+		if (node == NULL || node->leader == 0)
 			continue;
+		step.origin = id;
+		step.from = node->leader;
 		again = true;
 		if (node->leader == ps_map_self())
 			lead(map, node->id);
 		else if (node->leader != node->id && ps_is_silent(node->leader))
 			(void) ps_propose(step_lead, &step, psprintf("lead of settling node %s taken over", node->name),
 							  ps_call_timeout_ms, &refusal);
+		/* settling one changes the map, and the next is refused under an older one */
+		map = ps_map_copy();
 	}
 	return again;
 }

@@ -49,6 +49,7 @@ typedef struct Round
 	uint64		accepted_ballot;	/* highest seen; 0 = none */
 	void	   *value;
 	size_t		value_bytes;
+	uint64		boots[PS_NODES_MAX][2]; /* marks of each voter's directory (M3) */
 } Round;
 
 void
@@ -125,7 +126,10 @@ ask_all(Round *round, const PsMap *a, const PsMap *b, const char *sql,
 	ask(round, b, true, sql, n_args, args, deadline);
 }
 
-/* Takes one answer in; columns 0 = yes, 1 = ballot[, 2 = accepted, 3 = value]. */
+/*
+ * Takes one answer in; columns 0 = yes, 1 = ballot[, 2 = accepted, 3 = value,
+ * 4 and 5 = marks].
+ */
 static void
 count_answer(Round *round, uint32 id, PGresult *result, bool with_value)
 {
@@ -140,6 +144,8 @@ count_answer(Round *round, uint32 id, PGresult *result, bool with_value)
 	if (PQgetvalue(result, 0, 0)[0] != 't')
 		return;
 	round->yes |= PS_NODE_BIT(id);
+	for (int i = 0; with_value && i < 2; i++)
+		round->boots[id][i] = (uint64) ps_result_int8(result, 0, 4 + i);
 	if (with_value && ps_result_int8(result, 0, 2) > round->accepted_ballot)
 	{
 		round->accepted_ballot = ps_result_int8(result, 0, 2);
@@ -187,6 +193,32 @@ gather(Round *round, bool with_value, PsNodeSet a, PsNodeSet b, TimestampTz dead
 			ps_peer_drop(id);
 }
 
+/*
+ * M3: takes the promises of strangers out.  A directory whose last start is not
+ * the one that the register has seen may have forgotten what it accepted.
+ */
+static void
+void_strangers(Round *round, const PsMap *current)
+{
+	static uint64 said[PS_NODES_MAX];
+
+	for (int i = 0; i < current->n_nodes; i++)
+	{
+		const PsMapNode *node = &current->nodes[i];
+		const uint64 *boots = round->boots[node->id];
+
+		if (!PS_HAS_NODE(round->yes, node->id) || node->boot == 0 || !PS_RULE("M3") ||
+			boots[0] == node->boot || boots[1] == node->boot)
+			continue;
+		round->yes &= ~PS_NODE_BIT(node->id);
+		if (said[node->id] != boots[0])
+			ereport(LOG,
+					(errmsg("payshard: the vote of node \"%s\" does not count", node->name),
+					 errdetail("Its data directory is not the one that was seen last.")));
+		said[node->id] = boots[0];
+	}
+}
+
 /* (a) to (c): the current map, or NULL when there was no majority. */
 static PsMap *
 read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
@@ -211,6 +243,9 @@ read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("the payshard map register holds a damaged map"),
 				 errdetail("%s", wrong)));
+	void_strangers(&round, current);
+	if (!ps_map_is_majority(round.yes & voters, voters))
+		return NULL;
 	voters = ps_map_voters(current);
 	if (!ps_map_is_majority(round.yes & voters, voters))
 	{
@@ -223,6 +258,7 @@ read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
 		 * Those asked before refuse the same ballot: their promise holds. A
 		 * higher value among the others means that we read too early.
 		 */
+		void_strangers(&more, current);
 		if (more.accepted_ballot > round.accepted_ballot ||
 			!ps_map_is_majority((round.yes | more.yes) & voters, voters))
 			return NULL;

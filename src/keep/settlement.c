@@ -12,6 +12,9 @@
  * (d) Only then every member applies.
  * (e) A map without the origin's unsettled incarnations: the shards open.
  *
+ * Before (c) the origin itself is waited for when an undecided entry writes a
+ * shard that was left to it, of which it has the only copy in sync.
+ *
  * A leader that dies anywhere is followed by another which starts at (a) and
  * finds at least what the first one found, or its effect.
  */
@@ -44,6 +47,7 @@ typedef struct UnionRecord
 {
 	UnionKey	key;
 	PsRecord	record;			/* raw points into raw_bytes of our own */
+	bool		is_aborted;		/* of a first fragment: its ABORT is here, too */
 } UnionRecord;
 
 typedef struct Union
@@ -149,7 +153,10 @@ take_tail(const PsMap *map, uint32 origin, uint32 id, StringInfo map_bytes,
 			continue;
 		entry = hash_search(all->records, &key, HASH_ENTER, &found);
 		if (!found)
+		{
 			entry->record = record;
+			entry->is_aborted = false;
+		}
 	}
 	PQclear(result);
 }
@@ -201,6 +208,68 @@ is_whole(Union *all, const UnionRecord *from)
 	while (next && (next->record.flags & PS_RECORD_MORE))
 		next = find(all, from->key.incarnation, ++seq);
 	return next != NULL;
+}
+
+/* Is a shard of the record left to the origin, which alone is in sync there? */
+static bool
+is_left_to(const PsMap *map, uint32 origin, const PsRecord *record)
+{
+	for (int i = 0; i < record->n_shards; i++)
+	{
+		int			shard = ps_record_shard(record, i);
+
+		if (shard < map->n_shards && map->shards[shard].primary == origin &&
+			!PS_HAS_NODE(map->shards[shard].waits, origin))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A node that was failed over in part kept the shards that it alone has in sync.
+ * An entry which writes one of those, too, is only settled together with the
+ * node itself (it is a member when it has started again): it may have died
+ * before its own commit, and then would never hear of its half.
+ */
+static bool
+needs_origin(const PsMap *map, uint32 origin, Union *all)
+{
+	for (long i = 0; i < all->n; i++)
+	{
+		const PsRecord *record = &all->sorted[i]->record;
+		UnionRecord *first;
+
+		if (record->kind == PS_RECORD_ABORT &&
+			(first = find(all, all->sorted[i]->key.incarnation, record->ref_seq)) != NULL)
+			first->is_aborted = true;
+	}
+	for (long i = 0; i < all->n; i++)
+	{
+		const PsRecord *record = &all->sorted[i]->record;
+		UnionRecord *first;
+
+		if (record->kind != PS_RECORD_ENTRY || !is_left_to(map, origin, record) ||
+			!is_whole(all, all->sorted[i]))
+			continue;
+		first = find(all, all->sorted[i]->key.incarnation, record->ref_seq);
+		if (first == NULL || !first->is_aborted)
+			return true;
+	}
+	return false;
+}
+
+/* Said once under each map. */
+static void
+say_needs_origin(const PsMap *map, const char *name)
+{
+	static uint64 said_epoch = 0;
+
+	if (said_epoch != map->epoch)
+		ereport(LOG,
+				(errmsg("payshard: settling node \"%s\" waits for the node itself", name),
+				 errdetail("A transaction of it wrote a shard of which it holds the only copy in sync, and one that has another copy; its outcome is not known."),
+				 errhint("Start that server again.")));
+	said_epoch = map->epoch;
 }
 
 /* (b) and the bytes for (c): one incarnation's records, with ABORTs for pieces. */
@@ -316,6 +385,11 @@ ps_settle_origin(const PsMap *map, uint32 origin, uint32 *absent)
 			take_tail(map, origin, id, &map_bytes, &all, absent);
 	PS_FAULT("settle.after_tails");
 	sort_union(&all);
+	if (needs_origin(map, origin, &all))
+	{
+		say_needs_origin(map, node->name);
+		return;
+	}
 	if (PS_RULE("F4"))
 		journal_union(map, origin, members, &all, absent);
 	PS_FAULT("settle.after_journal");

@@ -7,6 +7,10 @@
  * after the commit, which is flushed: a voter that forgot a promise in a crash
  * could help to choose two maps of one epoch.
  *
+ * A promise comes with the marks of this directory's last start: that of a
+ * directory which was restored, and so has forgotten votes, counts for nothing
+ * before the node has started again as a stranger (M3; keep/proposer.c).
+ *
  * A map that deposes a node which this one has promised a lease is not accepted
  * before that promise has run out (Q1, lease.h); the proposer tries again.
  *
@@ -63,6 +67,20 @@ read_vote(int64 cluster_id, Vote *vote)
 		vote->accepted = 0;
 	else
 		vote->value = SPI_datumTransfer(vote->value, false, -1);
+}
+
+/* The marks of this directory's last start, and of one under way (M3).  Within SPI. */
+static void
+read_marks(Datum *marks, bool *nulls)
+{
+	SPI_execute("SELECT boot, boot_attempt FROM payshard.node_self", true, 1);
+	for (int i = 0; i < 2; i++)
+	{
+		nulls[i] = SPI_processed != 1;
+		if (!nulls[i])
+			marks[i] =
+				SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, i + 1, &nulls[i]);
+	}
 }
 
 /* The function's result: a record as its tuple descriptor says. */
@@ -147,8 +165,8 @@ payshard_peer_prepare(PG_FUNCTION_ARGS)
 	int64		ballot = PG_GETARG_INT64(1);
 	Vote		vote;
 	bool		promised;
-	Datum		values[4];
-	bool		nulls[4] = {false, false, false, false};
+	Datum		values[6];
+	bool		nulls[6] = {false};
 
 	require_ballot(ballot);
 	SPI_connect();
@@ -165,6 +183,7 @@ payshard_peer_prepare(PG_FUNCTION_ARGS)
 		ForceSyncCommit();
 		PS_FAULT("acceptor.promised");
 	}
+	read_marks(&values[4], &nulls[4]);
 	SPI_finish();
 	values[0] = BoolGetDatum(promised);
 	values[1] = Int64GetDatum(promised ? ballot : vote.promised);

@@ -159,7 +159,9 @@ ps_lease_acceptor_loaded(uint64 accepted_epoch, uint32 promised_ms)
 	if (LEASE->bound_until == PG_UINT64_MAX)
 	{
 		LEASE->bound_until = LEASE->started_us + (uint64) promised_ms * 1000;
-		LEASE->accepted_epoch = accepted_epoch;
+		/* a map may have been accepted since that was read */
+		if (LEASE->accepted_epoch == PG_UINT64_MAX)
+			LEASE->accepted_epoch = accepted_epoch;
 	}
 	SpinLockRelease(&LEASE->lock);
 }
@@ -250,6 +252,7 @@ ps_lease_may_accept(const PsMap *next, uint32 proposer, bool is_empty)
 	PsNodeSet	self = PS_NODE_BIT(ps_map_self());
 	PsNodeSet	lose;
 	bool		has_new_voters;
+	bool		is_blind;
 	bool		may = true;
 	uint64		now = ps_clock_us();
 
@@ -257,6 +260,8 @@ ps_lease_may_accept(const PsMap *next, uint32 proposer, bool is_empty)
 		return ps_lease_timeout_ms == 0;
 	lose = deposed(map, (PsMap *) next);
 	has_new_voters = ps_map_voters(map) != ps_map_voters(next);
+	/* of maps in between, not known here, anybody may be deposed by this one */
+	is_blind = has_new_voters || next->epoch > map->epoch + 1;
 	SpinLockAcquire(&LEASE->lock);
 	if (ps_lease_timeout_ms > 0 && !is_empty && PS_RULE("Q1"))
 		may = !is_bound(lose & ~self & ~PS_NODE_BIT(proposer), now) &&
@@ -264,8 +269,8 @@ ps_lease_may_accept(const PsMap *next, uint32 proposer, bool is_empty)
 	if (may)
 	{
 		LEASE->accepted_epoch = next->epoch;
-		LEASE->accepted_deposes = has_new_voters ? ~UINT64CONST(0) : lose;
-		if (has_new_voters || (lose & self) != 0)
+		LEASE->accepted_deposes = is_blind ? ~UINT64CONST(0) : lose;
+		if (is_blind || (lose & self) != 0)
 			give_up(next->epoch);
 	}
 	SpinLockRelease(&LEASE->lock);
@@ -278,7 +283,8 @@ ps_lease_before_propose(const PsMap *next)
 {
 	PsMap	   *map = ps_map_copy();
 
-	if (map && PS_HAS_NODE(deposed(map, (PsMap *) next), ps_map_self()))
+	if (map && (next->epoch > map->epoch + 1 ||
+				PS_HAS_NODE(deposed(map, (PsMap *) next), ps_map_self())))
 	{
 		SpinLockAcquire(&LEASE->lock);
 		give_up(next->epoch);

@@ -204,10 +204,13 @@ is_committed_here(uint32 origin, uint64 incarnation, const PsRecord *record)
 	return TransactionIdDidCommit(xid);
 }
 
-/* One journal row: its records after `applied` up to `limit`. */
+/*
+ * One journal row: its records after `applied` up to `limit`.  *whole: up to
+ * where entries are through to their last fragments.
+ */
 static uint64
-apply_batch(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 applied,
-			uint64 limit, const PsAborted *aborted, bytea *records, bool *stop)
+apply_batch(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 applied, uint64 limit,
+			const PsAborted *aborted, bytea *records, uint64 *whole, bool *stop)
 {
 	PsReader	reader;
 	PsRecord	record;
@@ -230,6 +233,7 @@ apply_batch(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 applie
 			ps_dirty_record_ops(record.ops, record.ops_bytes);
 		}
 		applied = record.seq;
+		*whole = record.flags & PS_RECORD_MORE ? record.ref_seq - 1 : applied;
 		ps_stat_add(PS_STAT_APPLY_RECORDS, 1);
 	}
 	if (reader.bad)
@@ -286,19 +290,20 @@ ps_apply_journal(uint32 origin, uint64 incarnation, uint64 applied, uint64 limit
 	PsTargets  *targets;
 	bool		stop = false;
 	uint64		from = applied;
+	uint64		whole = 0;
 
 	read_feeds();
 	targets = ps_targets_begin();
 	for (int i = 0; i < n && !stop; i++)
 	{
 		applied = apply_batch(targets, origin, incarnation, applied, limit, &aborted,
-							  batches[i], &stop);
+							  batches[i], &whole, &stop);
 		pfree(batches[i]);
 	}
 	ps_targets_end(targets);
 	if (!stop && n < max_batches)
 		applied = Max(applied, limit);	/* the rest was not for this node */
-	ps_journal_prune(origin, incarnation, from, applied);
+	ps_journal_prune(origin, incarnation, from, applied, whole);
 	return applied;
 }
 

@@ -336,7 +336,15 @@ payshard_peer_await_applied(PG_FUNCTION_ARGS)
 		if (pg_atomic_read_u64(&origin->incarnation) != incarnation)
 			PG_RETURN_BOOL(false);
 		if (pg_atomic_read_u64(&origin->applied_seq) >= seq)
+		{
+			/*
+			 * Durably: a crash must not bring back entries that the copy has
+			 * replaced, whose ABORTs have passed this node by (J2).
+			 */
+			(void) GetTopTransactionId();
+			ForceSyncCommit();
 			PG_RETURN_BOOL(true);
+		}
 		if (GetCurrentTimestamp() > deadline)
 			PG_RETURN_BOOL(false);
 		ps_wake_applier();

@@ -225,7 +225,8 @@ ps_journal_is_aborted(const PsAborted *aborted, uint64 first_seq)
 }
 
 void
-ps_journal_prune(uint32 origin, uint64 incarnation, uint64 from, uint64 seq)
+ps_journal_prune(uint32 origin, uint64 incarnation, uint64 from, uint64 seq,
+				 uint64 whole_seq)
 {
 	static SPIPlanPtr prune_journal = NULL;
 	static SPIPlanPtr prune_aborts = NULL;
@@ -237,6 +238,7 @@ ps_journal_prune(uint32 origin, uint64 incarnation, uint64 from, uint64 seq)
 	/* the lower bound keeps the scan off index entries that are dead already */
 	run(&prune_journal, "DELETE FROM payshard.journal "
 		"WHERE origin = $1 AND incarnation = $2 AND last_seq > $4 AND last_seq <= $3", 4, types, values);
+	values[2] = Int64GetDatum(whole_seq);
 	run(&prune_aborts, "DELETE FROM payshard.journal_abort "
 		"WHERE origin = $1 AND incarnation = $2 AND seq <= $3", 3, types, values);
 	end_spi();

@@ -43,9 +43,11 @@ extern bool ps_journal_is_aborted(const PsAborted *aborted, uint64 first_seq);
 
 /*
  * Deletes what is applied after `from` (what was pruned before ends there) up
- * to seq, and the ABORTs up to there.
+ * to seq, and the ABORTs of entries that begin up to whole_seq: of an entry that
+ * is not through to its last fragment the ABORT is still needed.
  */
-extern void ps_journal_prune(uint32 origin, uint64 incarnation, uint64 from, uint64 seq);
+extern void ps_journal_prune(uint32 origin, uint64 incarnation, uint64 from, uint64 seq,
+							 uint64 whole_seq);
 
 /* What a commit makes durable is told to others only then. */
 extern void ps_journal_feeds_changed(void);

@@ -239,7 +239,31 @@ wake(PsNodeSet senders)
 			ps_wake_sender(i);
 }
 
-/* The rest of a many-fragment entry: others stay out while room is awaited. */
+/*
+ * Called without the lock: somebody wants this backend to stop amid its entry.
+ * An ERROR also when it is to end: who catches it takes the entry back (W7), which
+ * the FATAL error that follows would not.
+ */
+static void
+stop_amid_entry(void)
+{
+	bool		is_cancel = !ProcDiePending;
+
+	if (!QueryCancelPending && !ProcDiePending)
+		return;
+	ConditionVariableCancelSleep();
+	if (is_cancel)
+		QueryCancelPending = false;
+	ereport(ERROR,
+			(errcode(ERRCODE_QUERY_CANCELED),
+			 errmsg("canceling commit due to user request"),
+			 errdetail("The transaction is aborted on all nodes.")));
+}
+
+/*
+ * The rest of a many-fragment entry: others stay out while room is awaited.
+ * Interrupts are held; the ERRORs let them in again.
+ */
 static void
 append_rest(PsEntry *entry, int done, PsNodeSet targets)
 {
@@ -248,6 +272,7 @@ append_rest(PsEntry *entry, int done, PsNodeSet targets)
 	PsNodeSet	asleep;
 
 	QUEUE->writer = ps_my_procno();
+	HOLD_INTERRUPTS();
 	ConditionVariablePrepareToSleep(&QUEUE->changed);
 	while (done < entry->n_fragments)
 	{
@@ -259,13 +284,17 @@ append_rest(PsEntry *entry, int done, PsNodeSet targets)
 		asleep = sleeping(targets);
 		LWLockRelease(&QUEUE->lock);
 		wake(asleep);
+		stop_amid_entry();
 		wait_changed(deadline);
 		LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
 		if (!still_primary(entry))
 			break;				/* ps_queue_outcome will say LOST */
 	}
-	QUEUE->writer = -1;
+	/* a new incarnation may have another writer by now */
+	if (QUEUE->writer == ps_my_procno())
+		QUEUE->writer = -1;
 	ConditionVariableCancelSleep();
+	RESUME_INTERRUPTS();
 }
 
 void

@@ -40,7 +40,11 @@ PS_FUNCTION(payshard_peer_tail);
 PS_FUNCTION(payshard_peer_settle_journal);
 PS_FUNCTION(payshard_peer_settle_apply);
 
-/* Superuser, a map new enough, held; the origin's journal is ours. */
+/*
+ * Superuser, the leader's own map, held; the origin's journal is ours.  Under a
+ * newer one another node may lead: what one that was deposed still journals or
+ * applies here could be missing in the union of the other.
+ */
 static void
 enter(uint32 origin, uint64 epoch)
 {
@@ -52,10 +56,11 @@ enter(uint32 origin, uint64 epoch)
 				 errmsg("%u is no node", origin)));
 	ps_map_lock();
 	ps_journal_lock(origin);
-	if (ps_map_epoch() < epoch)
+	if (PS_RULE("F2") ? ps_map_epoch() != epoch : ps_map_epoch() < epoch)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this node has not adopted the map of epoch " UINT64_FORMAT " yet", epoch)));
+				 errmsg("this node has not the map of epoch " UINT64_FORMAT " but that of " UINT64_FORMAT,
+						epoch, ps_map_epoch())));
 }
 
 /* Up to which seq of a stream need a leader not ask: applied or decided. */
@@ -266,7 +271,7 @@ apply_incarnation(uint32 origin, uint64 incarnation)
 					 errdetail("A placement here is still being copied.")));
 		applied = now;
 	}
-	ps_journal_prune(origin, incarnation, 0, PG_INT64_MAX);
+	ps_journal_prune(origin, incarnation, 0, PG_INT64_MAX, PG_INT64_MAX);
 	ps_position_write(origin, incarnation, last, 0);
 }
 

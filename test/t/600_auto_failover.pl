@@ -43,6 +43,8 @@ sub background
 	open my $file, '>', "$name.sql" or die "$name.sql: $!";
 	print $file "\\set VERBOSITY sqlstate\n$script";
 	close $file;
+	# read before psql has opened it
+	touch("$name.out");
 	my $pid = fork() // die "fork: $!";
 	if ($pid == 0)
 	{
