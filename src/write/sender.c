@@ -45,6 +45,7 @@
 #include "write/sender.h"
 
 #define PS_DEPTH_MAX 64
+#define PS_SOCKET_EVENT 2		/* its place in stream.events */
 #define PS_DECIDED_DELAY_MS 20	/* piggyback on the next batch until then */
 #define PS_RETRY_MS 200
 
@@ -66,6 +67,7 @@ typedef struct Stream
 	uint32		node;
 	char		name[PS_NAME_MAX];
 	PGconn	   *conn;			/* NULL = CLOSED */
+	WaitEventSet *events;		/* latch, postmaster, socket; NULL = CLOSED */
 	PsQueueCursor cursor;
 	Flight		flights[PS_DEPTH_MAX];	/* ring */
 	int			first;
@@ -111,6 +113,9 @@ take_place(void)
 static void
 close_stream(const char *why)
 {
+	if (stream.events)
+		FreeWaitEventSet(stream.events);
+	stream.events = NULL;
 	if (stream.conn)
 		ps_conn_close(stream.conn);
 	if (stream.conn && why)
@@ -287,6 +292,10 @@ open_stream(void)
 		return false;
 	}
 	PQclear(result);
+	stream.events = CreateWaitEventSet(TopMemoryContext, 3);
+	AddWaitEventToSet(stream.events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(stream.events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(stream.events, WL_SOCKET_READABLE, PQsocket(stream.conn), NULL, NULL);
 	stream.first = stream.n_flights = 0;
 	stream.told_decided = 0;
 	stream.last_sent = 0;
@@ -440,7 +449,7 @@ static void
 stream_turn(void)
 {
 	bool		idle_long;
-	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE;
+	WaitEvent	event;
 	int			unsent;
 	int			max_flights = Min(ps_pipeline_depth, PS_DEPTH_MAX);
 
@@ -468,9 +477,9 @@ stream_turn(void)
 		close_stream(pchomp(PQerrorMessage(stream.conn)));
 		return;
 	}
-	if (unsent > 0)
-		events |= WL_SOCKET_WRITEABLE;
-	(void) WaitLatchOrSocket(MyLatch, events, PQsocket(stream.conn), nap_ms(), PG_WAIT_EXTENSION);
+	ModifyWaitEvent(stream.events, PS_SOCKET_EVENT,
+					unsent > 0 ? WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE, NULL);
+	(void) WaitEventSetWait(stream.events, nap_ms(), &event, 1, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	take_answers();
 	if (stream.conn && stream.n_flights > 0 &&
