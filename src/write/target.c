@@ -232,15 +232,20 @@ change_update(PsTargets *targets, Target *target)
 /*
  * Row by row: the server's own TRUNCATE refuses a table that a foreign key
  * points to, even when that table was truncated along with it on the primary.
+ * A snapshot of now: what this transaction has inserted goes, too, and what it
+ * has deleted is gone.
  */
 static void
 truncate_target(PsTargets *targets, Target *target)
 {
-	TableScanDesc scan = table_beginscan(target->rel, GetActiveSnapshot(), 0, NULL);
+	Snapshot	now = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(target->rel, now, 0, NULL);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, target->found))
 		delete_row(targets, target);
 	table_endscan(scan);
+	ExecClearTuple(target->found);
+	UnregisterSnapshot(now);
 }
 
 bool
