@@ -30,6 +30,7 @@
 #include "write/capture.h"
 #include "write/digest.h"
 #include "write/dirty.h"
+#include "write/divergent.h"
 #include "write/join.h"
 #include "write/journal.h"
 #include "write/row.h"
@@ -214,6 +215,8 @@ payshard_peer_copy(PG_FUNCTION_ARGS)
 	{
 		bool		here;
 
+		if (op.kind == PS_OP_TRUNCATE)
+			ps_divergent_truncated(op.shard);
 		if (op.kind == PS_OP_DELETE)
 			here = ps_target_delete_key(targets, op.table_id, op.shard, op.key, op.key_bytes);
 		else
@@ -288,6 +291,26 @@ discard_settled(const int *copied, int n_copied)
 	}
 }
 
+/* The shards whose copy was ordered because digests differed: what was different? */
+static void
+keep_what_differed(Datum shards)
+{
+	int			differed[PS_SHARDS_MAX];
+	int			n;
+	bool		isnull;
+
+	n = Min(PS_SHARDS_MAX, run_for_shards("SELECT shard FROM payshard.full_copy "
+										  "WHERE shard = ANY ($1) AND reason = 'differed' ORDER BY 1",
+										  shards, 1, 0, 0, 0));
+	for (int i = 0; i < n; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+
+		differed[i] = DatumGetInt32(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	ps_divergent_compare(differed, n);
+}
+
 /* peer_join_copied(shards) */
 Datum
 payshard_peer_join_copied(PG_FUNCTION_ARGS)
@@ -301,6 +324,7 @@ payshard_peer_join_copied(PG_FUNCTION_ARGS)
 	run_for_shards("UPDATE payshard.feed SET copying = false WHERE shard = ANY ($1)", shards, 1, 0, 0, 0);
 	run_for_shards("DELETE FROM payshard.dirty_key WHERE shard = ANY ($1) "
 				   "AND node = (SELECT node_id FROM payshard.node_self)", shards, 1, 0, 0, 0);
+	keep_what_differed(shards);
 	run_for_shards("DELETE FROM payshard.full_copy WHERE shard = ANY ($1)", shards, 1, 0, 0, 0);
 	ps_map_lock();
 	discard_settled((int *) ARR_DATA_PTR(array), ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)));
