@@ -40,15 +40,22 @@ foreach my $case (
 {
 	my ($how, $sql, $kept, $more, $row) = @$case;
 	$c->stop(2);
-	$p->pay(1, $one);			# its account is out of date there, in the same shard
+	$p->pay(1, $one);
 	behind_its_back($sql);
 	my $events = "SELECT count(*) FROM payshard.event_log WHERE kind = 'divergence' AND observer = 2 AND "
 	  . "detail LIKE 'shard $p->{shard}{$two}: $kept rows %, $more more %'";
 	my $n_events = $c->sql(1, $events);
 	my $from = $c->log_size(1);
+	$c->arm_fault(1, 'rejoin.before_digest', 'pause');
 	$c->start(2);
+	$c->wait_sql(1, "SELECT payshard_fault.paused('rejoin.before_digest')");
+	# before the full copy a row of the same shard gets out of date there
+	$c->arm_fault(1, 'rejoin.before_teach', 'pause');
+	$c->sql(1, "SELECT payshard_fault.disarm('rejoin.before_digest')");
 	$c->wait_log(1, 'differs after its dirty keys were copied', 60, $from);
-	pass("a row is $how: the difference is found and said");
+	$c->wait_sql(1, "SELECT payshard_fault.paused('rejoin.before_teach')");
+	is(scalar($p->pay(1, $one)), 'ok', "a row is $how: the difference is found and said");
+	$c->sql(1, "SELECT payshard_fault.disarm('rejoin.before_teach')");
 	$p->assert_kept("a row is $how");
 	my $found = $c->sql(2, "SELECT what, found_json->>'id', found_json->>'balance' FROM payshard.divergent_rows "
 		  . "WHERE shard = $p->{shard}{$two} ORDER BY 1, 2 LIMIT 1");
