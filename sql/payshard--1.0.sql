@@ -109,9 +109,10 @@ CREATE TABLE payshard.divergent_rows (
 	table_id bigint NOT NULL,
 	shard int NOT NULL,
 	what text NOT NULL,
-	found text
+	found text,
+	found_json json
 );
-COMMENT ON TABLE payshard.divergent_rows IS 'rows of this node that were not as their primary had them, and were put right; found: the row that was here, as a tuple of src/ground/wire.h in hex';
+COMMENT ON TABLE payshard.divergent_rows IS 'rows of this node that were not as their primary had them, and were put right, at most 100 of each shard; found_json: the row that was here; found: the same as a tuple of src/ground/wire.h in hex';
 
 CREATE TABLE payshard.dirty_key (
 	node int NOT NULL,

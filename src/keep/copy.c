@@ -13,8 +13,6 @@
 
 #include "access/genam.h"
 #include "access/relscan.h"
-#include "access/skey.h"
-#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/pg_type.h"
@@ -26,7 +24,6 @@
 #include "node/relation.h"
 #include "node/settings.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "write/row.h"
@@ -238,24 +235,6 @@ copy_whole_table(Copy *copy, uint32 table_id, int shard)
 	table_close(rel, AccessShareLock);
 }
 
-/* Scan keys for equality with the key in a virtual slot. */
-static void
-init_scan_keys(ScanKey keys, Relation index, const PsRowFormat *format, TupleTableSlot *key)
-{
-	for (int i = 0; i < format->n_key; i++)
-	{
-		Oid			type = index->rd_opcintype[i];
-		Oid			family = index->rd_opfamily[i];
-		Oid			op = get_opfamily_member(family, type, type, BTEqualStrategyNumber);
-		int			column = format->key[i] - 1;
-
-		if (!OidIsValid(op))
-			elog(ERROR, "missing equality operator for index %u", RelationGetRelid(index));
-		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-							   index->rd_indcollation[i], get_opcode(op), key->tts_values[column]);
-	}
-}
-
 /* The rows of keys [from, to) of one table's partition. */
 static void
 copy_keys(Copy *copy, long from, long to)
@@ -272,7 +251,7 @@ copy_keys(Copy *copy, long from, long to)
 	for (long i = from; i < to; i++)
 	{
 		ps_row_get_key(format, (const uint8 *) copy->keys[i].key, copy->keys[i].bytes, key);
-		init_scan_keys(keys, index, format, key);
+		ps_row_scan_keys(keys, index, format, key);
 		index_rescan(scan, keys, format->n_key, NULL, 0);
 		if (index_getnext_slot(scan, ForwardScanDirection, row))
 			put_insert(copy, format, row);
@@ -290,18 +269,21 @@ copy_shard(Copy *copy, int shard, long from, long to, bool full, List *tables)
 {
 	ListCell   *cell;
 
+	/* before a full copy, too: what then is there still, and different, has diverged */
+	for (long i = from; i < to && copy->n_keys <= ps_dirty_keys_max; i++)
+	{
+		if (copy->keys[i].table_id == 0 || !OidIsValid(ps_relation_by_id(copy->keys[i].table_id)))
+			continue;
+		ps_op_begin(&copy->ops, PS_OP_DELETE, copy->keys[i].table_id, shard);
+		appendBinaryStringInfo(&copy->ops, copy->keys[i].key, copy->keys[i].bytes);
+		flush_if_large(copy);
+	}
 	if (full)
 	{
 		foreach(cell, tables)
 			copy_whole_table(copy, lfirst_oid(cell), shard);
 		copy->stats->full_shards++;
 		return;
-	}
-	for (long i = from; i < to; i++)
-	{
-		ps_op_begin(&copy->ops, PS_OP_DELETE, copy->keys[i].table_id, shard);
-		appendBinaryStringInfo(&copy->ops, copy->keys[i].key, copy->keys[i].bytes);
-		flush_if_large(copy);
 	}
 	while (from < to)
 	{

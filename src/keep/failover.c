@@ -57,6 +57,8 @@ step_fail(PsMap *map, void *arg)
 						   fail->partial ? fail->stuck : NULL);
 	if (refusal)
 		return refusal;
+	for (int s = 0; s < map->n_shards && !PS_RULE("F2.recovering"); s++)
+		map->shards[s].waits = 0;
 	for (int i = 0; i < map->n_nodes; i++)
 		if (map->nodes[i].leader == fail->id)
 			(void) ps_step_lead(map, map->nodes[i].id, ps_map_self());

@@ -85,7 +85,7 @@ ps_duty_leave(void)
 			continue;
 		if (pg_atomic_read_u64(&ps_shared->peers[id].waiting_since) != 0)
 			again = true;
-		if (!note_lost(id) && !is_late(id))
+		if (!note_lost(id) && !(is_late(id) && PS_RULE_AT("W6", ps_map_node_name(id))))
 			continue;
 		(void) ps_propose(step_leave, &id,
 						  psprintf("node %s does not answer node %s", ps_map_node_name(id),

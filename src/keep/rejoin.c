@@ -75,6 +75,8 @@ static bool outcome_is_open = false;	/* amid (h) */
 static void
 shut_gate(void)
 {
+	if (!PS_RULE("J3"))
+		return;
 	gate_is_shut = true;
 	if (!ps_queue_close_gate(ps_deadline(PS_DRAIN_TIMEOUT_MS)) ||
 		!ps_queue_drain(ps_deadline(PS_DRAIN_TIMEOUT_MS)))
@@ -274,7 +276,7 @@ await_journaled(void)
 		LWLockAcquire(&ps_shared->queue.lock, LW_SHARED);
 		done = peer->attached && peer->acked_offset >= ps_shared->queue.head;
 		LWLockRelease(&ps_shared->queue.lock);
-		if (done)
+		if (done || !PS_RULE("J4.journaled"))
 			return;
 		if (GetCurrentTimestamp() > deadline)
 			ereport(ERROR,
@@ -386,6 +388,8 @@ get_in_sync(void)
 
 	shut_gate();
 	await_journaled();
+	if (!PS_RULE("W8"))
+		open_gate();
 	StartTransactionCommand();
 	PS_FAULT("rejoin.before_in_sync");
 	outcome_is_open = true;
@@ -428,6 +432,18 @@ init_process(uint32 node)
 	pgstat_report_activity(STATE_RUNNING, psprintf("taking back node %s", join.name));
 }
 
+/* Goes on with the join that another primary has begun; it never does (J3). */
+static bool
+takes_over_join(void)
+{
+	if (PS_RULE("J3.joining") || join.n == 0)
+		return false;
+	ps_propose_or_error(step_join, NULL, "join of another primary", ps_call_timeout_ms);
+	CommitTransactionCommand();
+	get_in_sync();
+	return true;
+}
+
 void
 payshard_rejoin_main(Datum arg)
 {
@@ -440,7 +456,7 @@ payshard_rejoin_main(Datum arg)
 	MemoryContextSwitchTo(work);
 	open_connection();
 	leave_leftovers();
-	if (join.n == 0 || join.incarnation == 0)
+	if (join.n == 0 || join.incarnation == 0 || takes_over_join())
 		proc_exit(0);
 	teach_map();
 	start_joining();

@@ -235,6 +235,32 @@ ps_fault_rule(const char *rule)
 	return !is_off;
 }
 
+/* "point.node" */
+static void
+put_name(char *name, const char *point, const char *node)
+{
+	snprintf(name, PS_FAULT_NAME, "%s.%s", point, node);
+}
+
+void
+ps_fault_hit_at(const char *point, const char *node)
+{
+	char		name[PS_FAULT_NAME];
+
+	ps_fault_hit(point);
+	put_name(name, point, node);
+	ps_fault_hit(name);
+}
+
+bool
+ps_fault_rule_at(const char *rule, const char *node)
+{
+	char		name[PS_FAULT_NAME];
+
+	put_name(name, rule, node);
+	return ps_fault_rule(rule) && ps_fault_rule(name);
+}
+
 PS_FUNCTION(payshard_fault_arm);
 PS_FUNCTION(payshard_fault_disarm);
 PS_FUNCTION(payshard_fault_paused);

@@ -319,7 +319,7 @@ ps_map_adopt(const void *data, size_t bytes)
 {
 	PsMap	   *map = read_foreign(data, bytes);
 
-	if (map->epoch <= ps_map_epoch())
+	if (map->epoch <= ps_map_epoch() || !PS_RULE("M2"))
 	{
 		pfree(map);
 		return false;

@@ -166,7 +166,7 @@ apply_ops(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 seq,
 	{
 		Verdict		verdict = judge(op.shard, origin, incarnation, seq);
 
-		if (verdict == NOTE)
+		if (verdict == NOTE && PS_RULE("J2"))
 			ps_dirty_record_op(ps_map_self(), &op);
 		if (verdict != APPLY)
 			continue;

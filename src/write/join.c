@@ -30,6 +30,7 @@
 #include "write/capture.h"
 #include "write/digest.h"
 #include "write/dirty.h"
+#include "write/divergent.h"
 #include "write/join.h"
 #include "write/journal.h"
 #include "write/row.h"
@@ -77,6 +78,10 @@ payshard_peer_join_begin(PG_FUNCTION_ARGS)
 		"SELECT s, $2, $3, $4, true FROM unnest($1) s "
 		"ON CONFLICT (shard) DO UPDATE SET origin = $2, incarnation = $3, seq = $4, copying = true",
 		PG_GETARG_DATUM(0), 4, PG_GETARG_INT32(1), PG_GETARG_INT64(2), PG_GETARG_INT64(3));
+	if (!PS_RULE("J2.end"))
+		run_for_shards("WITH j AS (DELETE FROM payshard.journal) "
+					   "DELETE FROM payshard.dirty_key WHERE shard = ANY ($1)",
+					   PG_GETARG_DATUM(0), 1, 0, 0, 0);
 	SPI_finish();
 	ps_journal_feeds_changed();
 	ForceSyncCommit();
@@ -186,8 +191,9 @@ payshard_peer_join_keys(PG_FUNCTION_ARGS)
 				DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 2, &isnull)),
 				VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	}
-	put_tail_keys(set, (int *) ARR_DATA_PTR(array),
-				  ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)));
+	if (PS_RULE("J2"))
+		put_tail_keys(set, (int *) ARR_DATA_PTR(array),
+					  ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)));
 	SPI_finish();
 	return (Datum) 0;
 }
@@ -209,6 +215,8 @@ payshard_peer_copy(PG_FUNCTION_ARGS)
 	{
 		bool		here;
 
+		if (op.kind == PS_OP_TRUNCATE)
+			ps_divergent_truncated(op.shard);
 		if (op.kind == PS_OP_DELETE)
 			here = ps_target_delete_key(targets, op.table_id, op.shard, op.key, op.key_bytes);
 		else
@@ -283,6 +291,26 @@ discard_settled(const int *copied, int n_copied)
 	}
 }
 
+/* The shards whose copy was ordered because digests differed: what was different? */
+static void
+keep_what_differed(Datum shards)
+{
+	int			differed[PS_SHARDS_MAX];
+	int			n;
+	bool		isnull;
+
+	n = Min(PS_SHARDS_MAX, run_for_shards("SELECT shard FROM payshard.full_copy "
+										  "WHERE shard = ANY ($1) AND reason = 'differed' ORDER BY 1",
+										  shards, 1, 0, 0, 0));
+	for (int i = 0; i < n; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+
+		differed[i] = DatumGetInt32(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	ps_divergent_compare(differed, n);
+}
+
 /* peer_join_copied(shards) */
 Datum
 payshard_peer_join_copied(PG_FUNCTION_ARGS)
@@ -296,6 +324,7 @@ payshard_peer_join_copied(PG_FUNCTION_ARGS)
 	run_for_shards("UPDATE payshard.feed SET copying = false WHERE shard = ANY ($1)", shards, 1, 0, 0, 0);
 	run_for_shards("DELETE FROM payshard.dirty_key WHERE shard = ANY ($1) "
 				   "AND node = (SELECT node_id FROM payshard.node_self)", shards, 1, 0, 0, 0);
+	keep_what_differed(shards);
 	run_for_shards("DELETE FROM payshard.full_copy WHERE shard = ANY ($1)", shards, 1, 0, 0, 0);
 	ps_map_lock();
 	discard_settled((int *) ARR_DATA_PTR(array), ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)));

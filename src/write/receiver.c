@@ -182,7 +182,7 @@ payshard_peer_journal(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("a batch of journal entries is damaged"),
 				 errdetail("%s", wrong)));
-	if (ps_shared->map_loaded)
+	if (ps_shared->map_loaded && PS_RULE("W3"))
 		ps_map_lock();
 	status = check_sender(batch.cluster_id, batch.sender, batch.incarnation, batch.epoch, &why);
 	if (status == PS_RECEIVE_OK && batch.target != ps_map_self())
@@ -193,6 +193,8 @@ payshard_peer_journal(PG_FUNCTION_ARGS)
 	if (status != PS_RECEIVE_OK)
 		PG_RETURN_BYTEA_P(answer(status, 0, why));
 	ps_suspicion_asked(batch.sender);
+	if (batch.n_records > 0)
+		PS_FAULT("receiver.checked");
 	status = receive(&batch);
 	PG_RETURN_BYTEA_P(answer(status, batch.sender, NULL));
 }

@@ -10,6 +10,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/transam.h"
 #include "catalog/pg_type.h"
@@ -335,4 +336,21 @@ void
 ps_row_get_key(const PsRowFormat *format, const uint8 *data, size_t bytes, TupleTableSlot *slot)
 {
 	get_columns(format, data, bytes, format->key, format->n_key, slot);
+}
+
+void
+ps_row_scan_keys(ScanKey keys, Relation index, const PsRowFormat *format, TupleTableSlot *key)
+{
+	for (int i = 0; i < format->n_key; i++)
+	{
+		Oid			type = index->rd_opcintype[i];
+		Oid			family = index->rd_opfamily[i];
+		Oid			op = get_opfamily_member(family, type, type, BTEqualStrategyNumber);
+		int			column = format->key[i] - 1;
+
+		if (!OidIsValid(op))
+			elog(ERROR, "missing equality operator for index %u", RelationGetRelid(index));
+		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+							   index->rd_indcollation[i], get_opcode(op), key->tts_values[column]);
+	}
 }

@@ -10,6 +10,7 @@
 #define PS_WRITE_ROW_H
 
 #include "postgres.h"
+#include "access/skey.h"
 #include "executor/tuptable.h"
 #include "ground/wire.h"
 #include "utils/rel.h"
@@ -63,5 +64,13 @@ extern void ps_row_get(const PsRowFormat *format, const uint8 *data, size_t byte
 					   TupleTableSlot *slot);
 extern void ps_row_get_key(const PsRowFormat *format, const uint8 *data, size_t bytes,
 						   TupleTableSlot *slot);
+
+/*
+ * ps_row_scan_keys
+ *		Scan keys of the primary key's index for the key in slot, whose columns
+ *		are all there (slot_getallattrs).
+ */
+extern void ps_row_scan_keys(ScanKey keys, Relation index, const PsRowFormat *format,
+							 TupleTableSlot *slot);
 
 #endif

@@ -210,7 +210,7 @@ hello(void)
 	size_t		rest_bytes;
 	bool		go_on = false;
 
-	PS_FAULT("sender.before_hello");
+	PS_FAULT_AT("sender.before_hello", stream.name);
 	ps_queue_cursor_start(stream.node, &stream.cursor);
 	args[0] = ps_arg_int8((int64) ps_shared->map.cluster_id);
 	args[1] = ps_arg_int8(ps_map_self());
@@ -327,7 +327,7 @@ send_batch(bool even_if_empty)
 		return false;
 	ps_batch_set(&stream.batch, take.epoch, take.decided_seq);
 	ps_batch_end(&stream.batch, take.n_records, take.last_seq);
-	PS_FAULT("sender.before_send");
+	PS_FAULT_AT("sender.before_send", stream.name);
 	sent_us = ps_clock_us();
 	value = stream.batch.data;
 	length = stream.batch.len;

@@ -48,6 +48,8 @@ PS_FUNCTION(payshard_peer_settle_apply);
 static void
 enter(uint32 origin, uint64 epoch)
 {
+	uint64		mine;
+
 	ps_require_peer();
 	ps_map_require_cluster();
 	if (origin == 0 || origin >= PS_NODES_MAX)
@@ -56,11 +58,12 @@ enter(uint32 origin, uint64 epoch)
 				 errmsg("%u is no node", origin)));
 	ps_map_lock();
 	ps_journal_lock(origin);
-	if (PS_RULE("F2") ? ps_map_epoch() != epoch : ps_map_epoch() < epoch)
+	mine = ps_map_epoch();
+	if ((mine < epoch && PS_RULE("F3")) || (mine > epoch && PS_RULE("F2")))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this node has not the map of epoch " UINT64_FORMAT " but that of " UINT64_FORMAT,
-						epoch, ps_map_epoch())));
+						epoch, mine)));
 }
 
 /* Up to which seq of a stream need a leader not ask: applied or decided. */

@@ -11,17 +11,15 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "executor/executor.h"
-#include "executor/spi.h"
 #include "nodes/makefuncs.h"
 #include "node/map.h"
 #include "node/relation.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "write/divergent.h"
 #include "write/row.h"
 #include "write/target.h"
 
@@ -135,39 +133,18 @@ find_row(Target *target)
 										LockTupleExclusive, target->key, target->found);
 }
 
-/* Keeps what was different, for a DBA to look at (J4). */
+/* What was different, for a DBA to look at (J4). */
 static void
 keep_divergent(Target *target, const char *what, bool has_found)
 {
-	Oid			types[4] = {INT8OID, INT4OID, TEXTOID, TEXTOID};
-	Datum		values[4];
-	char		nulls[4] = {' ', ' ', ' ', ' '};
+	bool		kept = ps_divergent_keep(target->format, what, has_found ? target->found : NULL);
 
-	values[0] = Int64GetDatum(target->table_id);
-	values[1] = Int32GetDatum(target->shard);
-	values[2] = CStringGetTextDatum(what);
-	values[3] = (Datum) 0;
-	nulls[3] = 'n';
-	if (has_found)
-	{
-		StringInfoData bytes;
-
-		initStringInfo(&bytes);
-		ps_row_put(&bytes, target->format, target->found);
-		values[3] = DirectFunctionCall2(
-			binary_encode, PointerGetDatum(cstring_to_text_with_len(bytes.data, bytes.len)),
-			CStringGetTextDatum("hex"));
-		nulls[3] = ' ';
-	}
-	SPI_connect();
-	SPI_execute_with_args("INSERT INTO payshard.divergent_rows (table_id, shard, what, found) "
-						  "VALUES ($1, $2, $3, $4)", 4, types, values, nulls, false, 0);
-	SPI_finish();
 	ereport(WARNING,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("payshard: a row of shard %d of \"%s\" was not as its primary has it: %s",
 					target->shard, get_rel_name(RelationGetRelid(target->rel)), what),
-			 errhint("It is put right and kept in payshard.divergent_rows; run payshard.verify().")));
+			 kept ? errhint("It is put right and kept in payshard.divergent_rows; run payshard.verify().") :
+			 errhint("It is put right; payshard.divergent_rows has as many of this shard as it takes. Run payshard.verify().")));
 }
 
 static void
@@ -232,15 +209,20 @@ change_update(PsTargets *targets, Target *target)
 /*
  * Row by row: the server's own TRUNCATE refuses a table that a foreign key
  * points to, even when that table was truncated along with it on the primary.
+ * A snapshot of now: what this transaction has inserted goes, too, and what it
+ * has deleted is gone.
  */
 static void
 truncate_target(PsTargets *targets, Target *target)
 {
-	TableScanDesc scan = table_beginscan(target->rel, GetActiveSnapshot(), 0, NULL);
+	Snapshot	now = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(target->rel, now, 0, NULL);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, target->found))
 		delete_row(targets, target);
 	table_endscan(scan);
+	ExecClearTuple(target->found);
+	UnregisterSnapshot(now);
 }
 
 bool

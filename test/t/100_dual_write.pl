@@ -63,4 +63,18 @@ foreach my $node (1, 2)
 	  : like($err, qr/ERROR:  (?:25006|0A000|42)/, "direct write at node $node: refused");
 }
 $p->assert_kept('direct writes');
+
+# TRUNCATE amid other changes of one transaction, and of transactions that are applied together.
+$c->sql(1, "CREATE TABLE log (id bigint PRIMARY KEY, note text); SELECT payshard.create_distributed_table('log', 'id')");
+my ($id) = $p->accounts_at(1);
+my $shard = $c->sql(1, "SELECT payshard.shard_for('log', $id\::bigint)");
+my ($one, $two, $three) = split /\n/, $c->sql(1, "SELECT i FROM generate_series(1, 1000) i WHERE payshard.shard_for('log', i::bigint) = $shard LIMIT 3");
+my $partition = $c->sql(1, "SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'log'::regclass AND inhrelid::regclass::text ~ '_$shard\$'");
+$c->sql(1, "BEGIN; INSERT INTO log VALUES ($one, 'goes'); TRUNCATE $partition; INSERT INTO log VALUES ($two, 'stays for now'); COMMIT");
+$c->sql(1, "BEGIN; DELETE FROM log WHERE id = $two; TRUNCATE $partition; INSERT INTO log VALUES ($three, 'stays'); COMMIT");
+my $rows = "SELECT string_agg(split_part(l, E'\\t', 1), ',') FROM payshard.peer_rows('public.log', $shard) l";
+is($c->sql(1, $rows), $three, 'TRUNCATE amid other changes: the primary');
+$p->wait_journals_empty;
+is($c->sql(2, $rows), $three, 'TRUNCATE amid other changes: the secondary');
+is($c->sql(2, 'SELECT count(*) FROM payshard.divergent_rows'), '0', 'nothing diverged');
 done_testing();
