@@ -60,7 +60,7 @@ has_moved(List *shards, uint32 node)
 		if (ps_map_shard(lfirst_int(cell), &state) && (state.primary == node || state.waits != 0))
 			return false;
 	}
-	return true;
+	return shards != NIL;
 }
 
 bool

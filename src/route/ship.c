@@ -291,9 +291,9 @@ reach(ShipState *state)
 	List	   *shards = list_nth(scan->custom_private, SHIP_SHARDS);
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_failover_wait_ms);
 
-	while (!ps_link_reach(state->node, GetUserId()) && GetCurrentTimestamp() < deadline)
+	while (!ps_link_reach(state->node, GetUserId(), state->use) && GetCurrentTimestamp() < deadline)
 	{
-		if (shards != NIL && ps_await_move(shards, state->node))
+		if (ps_await_move(shards, state->node))
 		{
 			run_instead(state);
 			return;
