@@ -847,10 +847,12 @@ WITH watching AS (
 	-- left out and still silent: nobody can write what it is primary of, either
 	SELECT m.*, s.failed, s.detected,
 		m.back IS NULL AND m.kind = 'left out' AND m.node_id IN (SELECT x.node_id FROM silent x) AS is_silent
-	FROM payshard.map_incidents() m
+	FROM (SELECT i.*, lag(i.back) OVER (PARTITION BY i.node_id ORDER BY i.epoch) AS former_back
+		FROM payshard.map_incidents() i) m
 	LEFT JOIN LATERAL (
+		-- a silence from before the last incident was over belongs to that one
 		SELECT max(q.last_heard) AS failed, min(q.detected) AS detected FROM payshard.silences q
-		WHERE q.node = m.node_id AND q.last_heard <= m.begun
+		WHERE q.node = m.node_id AND q.last_heard <= m.begun AND q.last_heard >= coalesce(m.former_back, '-infinity')
 			AND coalesce(q.heard_again, 'infinity') >= m.begun - interval '15 seconds'
 	) s ON true
 )
