@@ -26,12 +26,18 @@ my $p = PayshardPayments->new($c);
 my $net = PayshardProxy->new($c);
 $c->sql($_, 'CREATE EXTENSION payshard_fault') foreach 1 .. 3;
 
-# What happened after a map, as node i tells it: kind, node and reason of each incident.
+# What happened after a map and a time, as node i tells it: kind, node and reason of each
+# incident, and whether its times can be true.
 sub incidents
 {
-	my ($i, $epoch) = @_;
-	return $c->sql($i, "SELECT kind || ' ' || node || ': ' || reason FROM payshard.incidents WHERE epoch > $epoch ORDER BY 1");
+	my ($i, $epoch, $since) = @_;
+	return $c->sql($i, "SELECT kind || ' ' || node || ': ' || reason || CASE WHEN failed BETWEEN '$since' AND detected AND detected <= decided "
+		  . "THEN '' ELSE format(' (failed %s, detected %s, decided %s)', failed, detected, decided) END "
+		  . "FROM payshard.incidents WHERE epoch > $epoch ORDER BY 1");
 }
+
+# Now; the last answer of who is cut off next may be a moment older.
+sub now { my ($i) = @_; return $c->sql($i, "SELECT clock_timestamp() - interval '1 s'"); }
 
 sub epoch { my ($i) = @_; return $c->sql($i, 'SELECT max(epoch) FROM payshard.map_history'); }
 
@@ -57,6 +63,7 @@ foreach my $how (sort keys %cut_pair)
 {
 	$p->wait_in_sync;
 	my $epoch = epoch(3);
+	my $since = now(3);
 	my @primaries = grep { $p->accounts_between($_, 3 - $_) } 1, 2;
 	$p->start($_, 30) foreach 1 .. 3;
 	$cut_pair{$how}->();
@@ -74,7 +81,7 @@ foreach my $how (sort keys %cut_pair)
 	is($settled - $epoch, scalar(@primaries), "two that $how: each leaves the other out, and no other map is made");
 	$p->wait_open(120);
 	is(epoch(3), $settled, 'nor while it lasts');
-	is(incidents(3, $epoch), join("\n", sort map { "left out n@{[3 - $_]}: node n@{[3 - $_]} does not answer node n$_" } @primaries),
+	is(incidents(3, $epoch, $since), join("\n", sort map { "left out n@{[3 - $_]}: node n@{[3 - $_]} does not answer node n$_" } @primaries),
 		"two that $how: nobody is failed over, the incidents say so");
 	$net->heal;
 	$p->assert_kept("two that $how, and back");
@@ -94,7 +101,7 @@ foreach my $how ('cut off', 'not heard', 'hears nobody')
 
 	is(scalar($p->pay($a, $moved[0])), 'ok', "$how: a payment before") || diag($p->{last_error});
 	my $before = $c->sql($a, $read);
-	my $epoch = epoch($b);
+	my ($epoch, $since) = (epoch($b), now($b));
 	# the clients at the node that is cut off wait for each payment
 	$p->start($_, $_ == $a ? 3 : 12, accounts => [ grep { $_ != $moved[0] } $p->accounts_at($_) ]) foreach 1 .. 3;
 	$cut{$how}->($a, $b, $d);
@@ -116,7 +123,7 @@ foreach my $how ('cut off', 'not heard', 'hears nobody')
 	$net->heal;
 	$p->finish(300);
 	$p->assert_kept("$how, and back");
-	like(incidents($b, $epoch), qr/\A(?:failover|left out) n$a: (?:automatic failover of node n$a: it .*, 2 of 3 nodes agree|node n$a does not answer node n\d)\z/,
+	like(incidents($b, $epoch, $since), qr/\A(?:failover|left out) n$a: (?:automatic failover of node n$a: it .*, 2 of 3 nodes agree|node n$a does not answer node n\d)\z/,
 		"$how: one incident, which says what happened");
 }
 
