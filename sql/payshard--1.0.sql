@@ -846,14 +846,21 @@ WITH watching AS (
 	HAVING count(DISTINCT s.observer) >= (SELECT count(*) FROM watching v WHERE v.observer <> s.node)
 ), by_map AS (
 	-- left out and still silent: nobody can write what it is primary of, either
-	SELECT m.*, s.failed, s.detected,
+	SELECT m.*, s.failed, d.detected,
 		m.back IS NULL AND m.kind = 'left out' AND m.node_id IN (SELECT x.node_id FROM silent x) AS is_silent
-	FROM payshard.map_incidents() m
+	FROM (SELECT i.*, lag(i.back) OVER (PARTITION BY i.node_id ORDER BY i.epoch) AS former_back
+		FROM payshard.map_incidents() i) m
 	LEFT JOIN LATERAL (
-		SELECT max(q.last_heard) AS failed, min(q.detected) AS detected FROM payshard.silences q
-		WHERE q.node = m.node_id AND q.last_heard <= m.begun
-			AND coalesce(q.heard_again, 'infinity') >= m.begun - interval '15 seconds'
+		-- a silence from before the last incident was over belongs to that one; only
+		-- who starts again may be heard before the map says so
+		SELECT max(q.last_heard) AS failed FROM payshard.silences q
+		WHERE q.node = m.node_id AND q.last_heard <= m.begun AND q.last_heard >= coalesce(m.former_back, '-infinity')
+			AND coalesce(q.heard_again, 'infinity') >= m.begun - CASE m.kind WHEN 'restart' THEN interval '15 s' ELSE interval '1 s' END
 	) s ON true
+	LEFT JOIN LATERAL (
+		SELECT min(q.detected) AS detected FROM payshard.silences q
+		WHERE q.node = m.node_id AND q.last_heard <= m.begun AND q.detected >= s.failed
+	) d ON true
 )
 SELECT node, kind, coalesce(failed, begun) AS failed, least(coalesce(detected, begun), begun) AS detected,
 	decided, CASE WHEN NOT is_silent THEN open_again END AS open_again, resumed, returned, back AS back_in_sync,

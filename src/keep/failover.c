@@ -40,6 +40,8 @@ typedef struct FailStep
 	bool		stuck[PS_SHARDS_MAX];
 } FailStep;
 
+static const char already_failed[] = "The node has been failed over already.";
+
 /* F2, and what the lost node was leading gets another leader. */
 static PsRefusal
 step_fail(PsMap *map, void *arg)
@@ -50,7 +52,7 @@ step_fail(PsMap *map, void *arg)
 	PsRefusal	refusal;
 
 	if (node && node->state == PS_NODE_FAILED)
-		return "The node has been failed over already.";
+		return already_failed;
 	if (node && fail->incarnation != 0 && node->incarnation != fail->incarnation)
 		return "The node has started again.";
 	refusal = ps_step_fail(map, fail->id, ps_map_self(), fail->prefer,
@@ -136,6 +138,33 @@ refuse_loss(const PsMapNode *node, int n, const char *list)
 			 errhint("Start that server again; or use partial => true to fail over its other shards only.")));
 }
 
+/* Two voters decide nothing when one is lost (M1). */
+static void
+require_majority(const PsMap *map, const PsMapNode *node)
+{
+	if (map->n_nodes < 3)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" cannot be failed over without a majority", node->name),
+				 errdetail("A cluster of two nodes decides nothing without either of them."),
+				 errhint("Start that server again. Of three nodes, one of which may be a witness, any one can be failed over.")));
+}
+
+/* (b); a watchman, or another DBA, may be faster. */
+static void
+propose_fail(FailStep *fail, const char *name)
+{
+	PsRefusal	refusal;
+
+	(void) ps_propose(step_fail, fail, psprintf("failover of node %s", name),
+					  PS_FAILOVER_TIMEOUT_MS, &refusal);
+	if (refusal && refusal != already_failed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("failover of node \"%s\" is not possible now", name),
+				 errdetail("%s", refusal)));
+}
+
 /*
  * (c), (d): until nothing of the node has to be settled, and the shards that
  * it was primary of, or that wait for it, wait for no other node either.
@@ -217,11 +246,14 @@ payshard_failover(PG_FUNCTION_ARGS)
 		if (n_lost > 0 && !fail->partial)
 			refuse_loss(node, n_lost, list.data);
 		if (!force)
+		{
 			require_lost(node);
+			require_majority(map, node);
+		}
 		n_moved -= n_lost;
 		fail->id = node->id;
 		PS_FAULT("failover.before_fail");
-		ps_propose_or_error(step_fail, fail, psprintf("failover of node %s", name), PS_FAILOVER_TIMEOUT_MS);
+		propose_fail(fail, name);
 		PS_FAULT("failover.after_fail");
 	}
 	await_settled(map, node->id);

@@ -25,6 +25,7 @@
 #include "utils/syscache.h"
 #include "utils/wait_event.h"
 
+#define PS_LOOK_MS 250			/* between two looks whether it is given up */
 #define PS_CONN_OPTIONS_MAX 64
 
 TimestampTz
@@ -61,29 +62,37 @@ wait_socket(PGconn *conn, int events, TimestampTz deadline)
 	return true;
 }
 
-/* Drives a started connection until it is open, bad, or out of time. */
+/*
+ * Drives a started connection until it is open, bad, out of time, or given up
+ * (give_up may be NULL).
+ */
 static void
-poll_connect(PGconn *conn, TimestampTz deadline)
+poll_connect(PGconn *conn, TimestampTz deadline, PsConnGiveUp give_up, void *arg)
 {
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
 
 	while (PQstatus(conn) != CONNECTION_BAD &&
 		   status != PGRES_POLLING_OK && status != PGRES_POLLING_FAILED)
 	{
-		if (!wait_socket(conn, status == PGRES_POLLING_READING ?
-						 WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE, deadline))
+		TimestampTz look = give_up ? Min(deadline, ps_deadline(PS_LOOK_MS)) : deadline;
+
+		if (wait_socket(conn, status == PGRES_POLLING_READING ?
+						WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE, look))
+			status = PQconnectPoll(conn);
+		else if (PQsocket(conn) < 0 || ms_left(deadline) == 0)
 			break;
-		status = PQconnectPoll(conn);
+		if (give_up && give_up(arg))
+			break;
 	}
 }
 
 /* The same, and no connection is left behind by an error. */
 static void
-poll_safely(PGconn *const conn, TimestampTz deadline)
+poll_safely(PGconn *const conn, TimestampTz deadline, PsConnGiveUp give_up, void *arg)
 {
 	PG_TRY();
 	{
-		poll_connect(conn, deadline);
+		poll_connect(conn, deadline, give_up, arg);
 	}
 	PG_CATCH();
 	{
@@ -95,14 +104,14 @@ poll_safely(PGconn *const conn, TimestampTz deadline)
 
 /* The end of opening: the connection, or NULL with *error. */
 static PGconn *
-finish_connect(PGconn *conn, TimestampTz deadline, char **error)
+finish_connect(PGconn *conn, TimestampTz deadline, PsConnGiveUp give_up, void *arg, char **error)
 {
 	if (conn == NULL)
 	{
 		ReleaseExternalFD();
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	}
-	poll_safely(conn, deadline);
+	poll_safely(conn, deadline, give_up, arg);
 	if (PQstatus(conn) == CONNECTION_OK)
 	{
 		PQsetnonblocking(conn, 1);
@@ -156,8 +165,8 @@ mapping_of(Oid user, Oid server)
 }
 
 PGconn *
-ps_conn_open(const char *node, Oid user, const char *purpose,
-			 TimestampTz deadline, char **error)
+ps_conn_open_unless(const char *node, Oid user, const char *purpose, TimestampTz deadline,
+					PsConnGiveUp give_up, void *arg, char **error)
 {
 	const char *keys[PS_CONN_OPTIONS_MAX];
 	const char *values[PS_CONN_OPTIONS_MAX];
@@ -182,7 +191,14 @@ ps_conn_open(const char *node, Oid user, const char *purpose,
 	keys[n] = NULL;
 	values[n] = NULL;
 	reserve_socket();
-	return finish_connect(PQconnectStartParams(keys, values, false), deadline, error);
+	return finish_connect(PQconnectStartParams(keys, values, false), deadline, give_up, arg, error);
+}
+
+PGconn *
+ps_conn_open(const char *node, Oid user, const char *purpose,
+			 TimestampTz deadline, char **error)
+{
+	return ps_conn_open_unless(node, user, purpose, deadline, NULL, NULL, error);
 }
 
 bool
@@ -243,7 +259,7 @@ ps_conn_open_string(const char *conninfo, const char *purpose,
 	GetDatabaseEncodingName(), NULL};
 
 	reserve_socket();
-	return finish_connect(PQconnectStartParams(keys, values, true), deadline, error);
+	return finish_connect(PQconnectStartParams(keys, values, true), deadline, NULL, NULL, error);
 }
 
 void

@@ -34,6 +34,13 @@ typedef struct PsArg
 extern PGconn *ps_conn_open(const char *node, Oid user, const char *purpose,
 							TimestampTz deadline, char **error);
 
+/* The same, and it is given up when give_up(arg), asked now and then, says so. */
+typedef bool (*PsConnGiveUp) (void *arg);
+
+extern PGconn *ps_conn_open_unless(const char *node, Oid user, const char *purpose,
+								   TimestampTz deadline, PsConnGiveUp give_up, void *arg,
+								   char **error);
+
 /* Does such an error say that nobody listens there? */
 extern bool ps_conn_is_refused(const char *error);
 

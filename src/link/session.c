@@ -63,6 +63,7 @@ struct PsLink
 	bool		is_changing;	/* amid BEGIN, SAVEPOINT, COMMIT and the like */
 	bool		is_busy;		/* results of a statement are still to come */
 	bool		is_stale;		/* close when no transaction is open there */
+	bool		is_trying;		/* nothing is there that could be lost */
 	uint64		incarnation;	/* the node's, when the connection was opened */
 	char	   *settings;		/* as the other side has them; NULL = unknown */
 	MemoryContext memory;		/* of statements */
@@ -156,9 +157,12 @@ close_link(PsLink *link)
 
 /* Has the node failed, or started again, since the connection was opened? */
 static bool
-is_gone(PsLink *link)
+is_gone(void *arg)
 {
-	return !ps_map_is_up(link->key.node, link->incarnation);
+	PsLink	   *link = arg;
+
+	return !ps_map_is_up(link->key.node, link->incarnation) ||
+		(link->is_trying && ps_suspicion(link->key.node, NULL) != NULL);
 }
 
 /*
@@ -278,24 +282,29 @@ throw_remote(PsLink *link, PGresult *result, const char *sql)
 	ps_conn_throw(result, link->conn, node, sql);
 }
 
-/* A command that changes the state of the remote transaction. */
-static void
-command(PsLink *link, const char *sql)
+/* A command that changes the state of the remote transaction; false = lost. */
+static bool
+try_command(PsLink *link, const char *sql)
 {
 	PGresult   *result;
 
 	link->is_changing = true;
 	if (ps_log_remote)
 		ereport(LOG, (errmsg("payshard sends to node %u: %s", link->key.node, sql)));
-	if (!PQsendQuery(link->conn, sql))
-		lost(link);
-	result = last_result(link, 0);
-	if (result == NULL)
-		lost(link);
+	if (!PQsendQuery(link->conn, sql) || (result = last_result(link, 0)) == NULL)
+		return false;
 	if (PQresultStatus(result) != PGRES_COMMAND_OK && PQresultStatus(result) != PGRES_TUPLES_OK)
 		throw_remote(link, result, sql);
 	PQclear(result);
 	link->is_changing = false;
+	return true;
+}
+
+static void
+command(PsLink *link, const char *sql)
+{
+	if (!try_command(link, sql))
+		lost(link);
 }
 
 /* may_fail: when the node cannot be reached the link stays closed, no error. */
@@ -307,8 +316,9 @@ open_link(PsLink *link, bool may_fail)
 
 	ps_conn_require_credentials(node, link->key.user, NULL);
 	link->incarnation = ps_map_node_incarnation(link->key.node);
-	link->conn = ps_conn_open(node, link->key.user, "session",
-							  ps_deadline(ps_call_timeout_ms), &error);
+	link->conn = ps_conn_open_unless(node, link->key.user, "session",
+									 ps_deadline(ps_call_timeout_ms),
+									 may_fail ? is_gone : NULL, link, &error);
 	if (link->conn == NULL && ps_conn_is_refused(error))
 		ps_suspicion_refused(link->key.node);
 	if (link->conn == NULL && may_fail)
@@ -327,35 +337,58 @@ open_link(PsLink *link, bool may_fail)
 	link->is_changing = false;
 }
 
+static void
+note_settings(PsLink *link, const char *settings)
+{
+	forget_settings(link);
+	link->settings = MemoryContextStrdup(TopMemoryContext, settings);
+}
+
+/* Settings only, also for a statement that needs no transaction there. */
+static void
+follow_settings(PsLink *link)
+{
+	char	   *settings = ps_mirror_settings();
+
+	if (link->settings && strcmp(settings, link->settings) == 0)
+		return;
+	forget_settings(link);
+	command(link, settings);
+	note_settings(link, settings);
+}
+
+/* Begins there; false = the connection is lost. */
+static bool
+begin_there(PsLink *link)
+{
+	char	   *settings = ps_mirror_settings();
+	bool		same = link->settings && strcmp(settings, link->settings) == 0;
+	StringInfoData sql;
+
+	any_open = true;
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "START TRANSACTION ISOLATION LEVEL %s%s",
+					 IsolationUsesXactSnapshot() ? "REPEATABLE READ" : "READ COMMITTED",
+					 XactReadOnly ? " READ ONLY" : " READ WRITE");
+	if (!same)
+		appendStringInfo(&sql, "; %s", settings);
+	if (!try_command(link, sql.data))
+		return false;
+	link->depth = 1;
+	if (!same)
+		note_settings(link, settings);
+	return true;
+}
+
 /* Begins there, and follows our savepoints. */
 static void
 follow_transaction(PsLink *link)
 {
-	int			level = GetCurrentTransactionNestLevel();
-	char	   *settings = ps_mirror_settings();
-	bool		same = link->settings && strcmp(settings, link->settings) == 0;
-
-	if (link->depth == 0)
-	{
-		StringInfoData sql;
-
-		initStringInfo(&sql);
-		appendStringInfo(&sql, "START TRANSACTION ISOLATION LEVEL %s%s",
-						 IsolationUsesXactSnapshot() ? "REPEATABLE READ" : "READ COMMITTED",
-						 XactReadOnly ? " READ ONLY" : " READ WRITE");
-		if (!same)
-			appendStringInfo(&sql, "; %s", settings);
-		command(link, sql.data);
-		link->depth = 1;
-	}
-	else if (!same)
-		command(link, settings);
-	if (!same)
-	{
-		forget_settings(link);
-		link->settings = MemoryContextStrdup(TopMemoryContext, settings);
-	}
-	while (link->depth < level)
+	if (link->depth > 0)
+		follow_settings(link);
+	else if (!begin_there(link))
+		lost(link);
+	while (link->depth < GetCurrentTransactionNestLevel())
 	{
 		command(link, psprintf("SAVEPOINT s%d", link->depth + 1));
 		link->depth++;
@@ -368,19 +401,6 @@ is_alone(void)
 {
 	return !IsTransactionBlock() && GetCurrentTransactionNestLevel() == 1 &&
 		!IsolationUsesXactSnapshot();
-}
-
-/* Settings only, for a statement that needs no transaction there. */
-static void
-follow_settings(PsLink *link)
-{
-	char	   *settings = ps_mirror_settings();
-
-	if (link->settings && strcmp(settings, link->settings) == 0)
-		return;
-	forget_settings(link);
-	command(link, settings);
-	link->settings = MemoryContextStrdup(TopMemoryContext, settings);
 }
 
 /* At most one node is written in one transaction. */
@@ -460,6 +480,7 @@ find_link(uint32 node, Oid user)
 	link = hash_search(links, &key, HASH_ENTER, &found);
 	if (!found)
 		memset((char *) link + sizeof(LinkKey), 0, sizeof(PsLink) - sizeof(LinkKey));
+	link->is_trying = false;
 	if (link->conn && link->depth == 0 &&
 		(link->is_stale || link->is_changing || PQstatus(link->conn) == CONNECTION_BAD))
 		close_link(link);
@@ -467,17 +488,23 @@ find_link(uint32 node, Oid user)
 }
 
 bool
-ps_link_reach(uint32 node, Oid user)
+ps_link_reach(uint32 node, Oid user, PsLinkUse use)
 {
 	PsLink	   *link = find_link(node, user);
 
+	if (link->depth > 0 || link->is_busy)
+		return true;
+	link->is_trying = true;
 	/* what came unasked is news of its end */
-	if (link->conn && link->depth == 0 && !link->is_busy &&
+	if (link->conn &&
 		(!PQconsumeInput(link->conn) || PQstatus(link->conn) == CONNECTION_BAD || is_gone(link)))
 		close_link(link);
-	if (link->conn == NULL && link->depth == 0)
+	if (link->conn == NULL)
 		open_link(link, true);
-	return link->conn != NULL || link->depth > 0;
+	if (link->conn && !(use == PS_LINK_READ && is_alone()) && !begin_there(link))
+		close_link(link);
+	link->is_trying = false;
+	return link->conn != NULL;
 }
 
 PsLink *

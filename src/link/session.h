@@ -50,11 +50,13 @@ extern PsLink *ps_link(uint32 node, Oid user, PsLinkUse use);
 
 /*
  * ps_link_reach
- *		Can the node be reached?  Connects when there is no connection.  True
- *		also when the transaction has already used one that is lost: then
- *		ps_link says so.
+ *		Can the node be reached?  Connects when there is no connection, and
+ *		begins the transaction there when the statement needs one; false when
+ *		there is no answer and the node is suspected to be gone: nothing of
+ *		this transaction is there.  True also when the transaction has already
+ *		used a connection that is lost: then ps_link says so.
  */
-extern bool ps_link_reach(uint32 node, Oid user);
+extern bool ps_link_reach(uint32 node, Oid user, PsLinkUse use);
 
 /*
  * ps_link_send

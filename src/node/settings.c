@@ -58,9 +58,9 @@ static const IntSetting int_settings[] = {
 	{"payshard.call_timeout", "Longest wait for one call to another node, connecting included.",
 	&ps_call_timeout_ms, 5000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.lease_timeout", "Time for which the nodes promise a primary that nobody takes its place; 0: no leases. The same on all nodes.",
-	&ps_lease_timeout_ms, 0, 0, 600000, PGC_POSTMASTER, GUC_UNIT_MS},
+	&ps_lease_timeout_ms, 2000, 0, 600000, PGC_POSTMASTER, GUC_UNIT_MS},
 	{"payshard.suspect_timeout", "Silence after which a node is suspected to be gone; a majority that does fails it over.",
-	&ps_suspect_timeout_ms, 2000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
+	&ps_suspect_timeout_ms, 2500, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.fall_memory", "Time without a fall after which one is forgotten; who falls three times or more is given pauses, longer each time.",
 	&ps_fall_memory_s, 30, 1, 86400, PGC_SIGHUP, GUC_UNIT_S},
 	{"payshard.failover_wait", "Longest wait of a statement for the failover or recovery of a node that it needs; 0: it fails at once.",
@@ -98,7 +98,7 @@ ps_settings_define(void)
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("payshard.auto_failover",
 							 "Fails a primary over when a majority suspects it to be gone, where that loses nothing; needs three voters and leases.",
-							 NULL, &ps_auto_failover, false,
+							 NULL, &ps_auto_failover, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	for (int i = 0; i < lengthof(int_settings); i++)
 	{

@@ -83,6 +83,7 @@ init_struct(PsShared *shared)
 		pg_atomic_init_u64(&shared->peers[i].asked_us, 0);
 		pg_atomic_init_u64(&shared->peers[i].refused_us, 0);
 		pg_atomic_init_u64(&shared->peers[i].up_us, 0);
+		pg_atomic_init_u64(&shared->peers[i].back_us, 0);
 		pg_atomic_init_u64(&shared->peers[i].fell_us, 0);
 		pg_atomic_init_u32(&shared->peers[i].falls, 0);
 		pg_atomic_init_u64(&shared->origins[i].incarnation, 0);

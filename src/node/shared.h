@@ -34,11 +34,12 @@ typedef struct PsSharedPeer
 								 * answers, or never did (silence.h) */
 	pg_atomic_uint64 former_from;	/* its last silence that is over */
 	pg_atomic_uint64 former_to;
-	pg_atomic_uint64 answered_us;	/* suspicion.h, this and the next five: its
+	pg_atomic_uint64 answered_us;	/* suspicion.h, this and the next six: its
 									 * last answer to us */
 	pg_atomic_uint64 asked_us;	/* its last batch that we took */
 	pg_atomic_uint64 refused_us;	/* last time that it refused a connection */
 	pg_atomic_uint64 up_us;		/* its incarnation is in the map since */
+	pg_atomic_uint64 back_us;	/* a copy of it came into an in-sync set last */
 	pg_atomic_uint64 fell_us;	/* it failed, or was left out, last */
 	pg_atomic_uint32 falls;		/* how often lately */
 	Latch	   *sender;			/* queue.lock; NULL = no sender runs */

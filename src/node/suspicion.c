@@ -4,10 +4,11 @@
  *
  * All times are microseconds on the clock of lease.h, in atomics of the node's
  * PsSharedPeer: answered_us and refused_us are its sender's, asked_us its
- * receiver's; up_us, fell_us and falls are written at the adoption of a map.
+ * receiver's; up_us, back_us, fell_us and falls are written at the adoption of a map.
  *
  * Falls: a node that went from UP to FAILED, or whose last copies left the
- * in-sync sets, has fallen.  Each payshard.fall_memory without a fall makes one
+ * in-sync sets, or those of the shards of this node, has fallen; once, when one
+ * follows the other.  Each payshard.fall_memory without a fall makes one
  * of them forgotten; from the third on a pause follows, 5 s first, doubled each time.
  */
 #include "postgres.h"
@@ -92,12 +93,31 @@ ps_suspicion_pause_ms(uint32 node)
 	return passed < pause ? (uint32) (pause - passed) : 0;
 }
 
-/* Is the node in sync anywhere but where it is primary? */
+/* Have all its copies that were in sync with a primary (0: any) left the sets? */
 static bool
-is_secondary(const PsMap *map, uint32 node)
+has_left(const PsMap *old, const PsMap *map, uint32 node, uint32 primary)
 {
-	for (int s = 0; s < map->n_shards; s++)
-		if (map->shards[s].primary != node && PS_HAS_NODE(map->shards[s].in_sync, node))
+	bool		was_there = false;
+
+	for (int s = 0; s < old->n_shards; s++)
+	{
+		if (old->shards[s].primary == node || !PS_HAS_NODE(old->shards[s].in_sync, node) ||
+			(primary != 0 && old->shards[s].primary != primary))
+			continue;
+		if (PS_HAS_NODE(map->shards[s].in_sync, node))
+			return false;
+		was_there = true;
+	}
+	return was_there;
+}
+
+/* Has a copy of it come into the in-sync set of another primary? */
+static bool
+has_joined(const PsMap *old, const PsMap *map, uint32 node)
+{
+	for (int s = 0; s < old->n_shards; s++)
+		if (map->shards[s].primary != node && PS_HAS_NODE(map->shards[s].in_sync, node) &&
+			!PS_HAS_NODE(old->shards[s].in_sync, node))
 			return true;
 	return false;
 }
@@ -105,10 +125,15 @@ is_secondary(const PsMap *map, uint32 node)
 static void
 note_fall(uint32 node, uint64 now)
 {
-	uint64		passed = now - pg_atomic_read_u64(&peer(node)->fell_us);
+	uint64		fell = pg_atomic_read_u64(&peer(node)->fell_us);
+	uint64		up = pg_atomic_read_u64(&peer(node)->up_us);
+	uint64		back = pg_atomic_read_u64(&peer(node)->back_us);
+	uint64		passed = now - fell;
 	uint64		forgotten = passed / ((uint64) ps_fall_memory_s * 1000000);
 	uint32		falls = ps_suspicion_falls(node);
 
+	if (fell > Max(up, back))
+		return;					/* the same fall: the others find it, one by one */
 	falls = forgotten >= falls ? 0 : falls - (uint32) forgotten;
 	pg_atomic_write_u32(&peer(node)->falls, falls + 1);
 	pg_atomic_write_u64(&peer(node)->fell_us, now);
@@ -128,9 +153,11 @@ ps_suspicion_map_adopted(const PsMap *old, const PsMap *map)
 			pg_atomic_write_u64(&peer(node->id)->up_us, now);
 		if (before == NULL)
 			continue;
+		if (has_joined(old, map, node->id))
+			pg_atomic_write_u64(&peer(node->id)->back_us, now);
 		if ((before->state == PS_NODE_UP && node->state == PS_NODE_FAILED) ||
-			(node->state == PS_NODE_UP && is_secondary(old, node->id) &&
-			 !is_secondary(map, node->id)))
+			(node->state == PS_NODE_UP &&
+			 (has_left(old, map, node->id, 0) || has_left(old, map, node->id, ps_shared->self))))
 			note_fall(node->id, now);
 	}
 }

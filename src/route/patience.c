@@ -20,6 +20,30 @@
 #define PS_LOOK_MS 50
 #define PS_MOMENT_MS 500
 
+/* What the statement has waited so far, in all its parts; its start tells it apart. */
+static TimestampTz budget_of = 0;
+static long spent_ms = 0;
+
+TimestampTz
+ps_patience_end(void)
+{
+	/* outside a block the messages of one statement have one transaction */
+	TimestampTz start = IsTransactionBlock() ? GetCurrentStatementStartTimestamp() :
+		GetCurrentTransactionStartTimestamp();
+
+	if (start != budget_of)
+		spent_ms = 0;
+	budget_of = start;
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									   Max(ps_failover_wait_ms - spent_ms, 0));
+}
+
+void
+ps_patience_spend(TimestampTz since)
+{
+	spent_ms += TimestampDifferenceMilliseconds(since, GetCurrentTimestamp());
+}
+
 /* Open, with a primary that is believed to live? */
 static bool
 is_served(int shard)
@@ -33,15 +57,18 @@ is_served(int shard)
 void
 ps_await_shard(int shard)
 {
+	TimestampTz since;
 	TimestampTz deadline;
 
 	if (likely(is_served(shard)) || ps_failover_wait_ms == 0)
 		return;
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_failover_wait_ms);
+	since = GetCurrentTimestamp();
+	deadline = ps_patience_end();
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
 	while (!is_served(shard) && GetCurrentTimestamp() < deadline)
 		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_LOOK_MS, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
+	ps_patience_spend(since);
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -60,7 +87,7 @@ has_moved(List *shards, uint32 node)
 		if (ps_map_shard(lfirst_int(cell), &state) && (state.primary == node || state.waits != 0))
 			return false;
 	}
-	return true;
+	return shards != NIL;
 }
 
 bool

@@ -11,6 +11,14 @@
 
 #include "postgres.h"
 #include "nodes/pg_list.h"
+#include "utils/timestamp.h"
+
+/*
+ * Until when may this statement wait now: what it has waited in all its parts
+ * counts, which ps_patience_spend is told.
+ */
+extern TimestampTz ps_patience_end(void);
+extern void ps_patience_spend(TimestampTz since);
 
 /*
  * ps_await_shard

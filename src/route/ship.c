@@ -289,16 +289,19 @@ reach(ShipState *state)
 {
 	CustomScan *scan = (CustomScan *) state->css.ss.ps.plan;
 	List	   *shards = list_nth(scan->custom_private, SHIP_SHARDS);
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_failover_wait_ms);
+	TimestampTz since = GetCurrentTimestamp();
+	TimestampTz deadline = ps_patience_end();
 
-	while (!ps_link_reach(state->node, GetUserId()) && GetCurrentTimestamp() < deadline)
+	while (!ps_link_reach(state->node, GetUserId(), state->use) && GetCurrentTimestamp() < deadline)
 	{
-		if (shards != NIL && ps_await_move(shards, state->node))
+		if (ps_await_move(shards, state->node))
 		{
+			ps_patience_spend(since);
 			run_instead(state);
 			return;
 		}
 	}
+	ps_patience_spend(since);
 }
 
 static void

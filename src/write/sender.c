@@ -48,6 +48,8 @@
 #define PS_SOCKET_EVENT 2		/* its place in stream.events */
 #define PS_DECIDED_DELAY_MS 20	/* piggyback on the next batch until then */
 #define PS_RETRY_MS 200
+#define PS_LOOK_MS 500			/* between two looks while an answer is owed */
+#define PS_SILENCE_MS 1000		/* owed for longer: it is silent, though connected */
 
 /* A batch on its way. */
 typedef struct Flight
@@ -386,6 +388,7 @@ land(void)
 	PS_FAULT("sender.before_ack");
 	if (status == PS_RECEIVE_OK)
 	{
+		ps_silence_end(stream.node);
 		ps_lease_granted(stream.node, stream.cursor.incarnation, flight->epoch,
 						 flight->sent_us, flight->promised_ms);
 		ps_queue_acked(stream.node, &stream.cursor, flight->last_seq, flight->end_offset,
@@ -440,8 +443,16 @@ nap_ms(void)
 	long		since = (now - stream.last_sent) / 1000;
 
 	if (stream.n_flights > 0)
-		return 1000;
+		return PS_LOOK_MS;
 	return Max(1, limit - since);
+}
+
+static bool
+is_owed_for(int ms)
+{
+	return stream.n_flights > 0 &&
+		TimestampDifferenceExceeds(pg_atomic_read_u64(&peer()->waiting_since),
+								   GetCurrentTimestamp(), ms);
 }
 
 /* One turn of STREAMING. */
@@ -482,9 +493,9 @@ stream_turn(void)
 	(void) WaitEventSetWait(stream.events, nap_ms(), &event, 1, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	take_answers();
-	if (stream.conn && stream.n_flights > 0 &&
-		TimestampDifferenceExceeds(pg_atomic_read_u64(&peer()->waiting_since),
-								   GetCurrentTimestamp(), ps_call_timeout_ms))
+	if (stream.conn && is_owed_for(PS_SILENCE_MS))
+		ps_silence_begin(stream.node);
+	if (stream.conn && is_owed_for(ps_call_timeout_ms))
 		close_stream("no answer in time");
 }
 

@@ -1,7 +1,7 @@
 # A primary is lost and nobody calls: the others notice, agree, wait until its
 # lease has run out, and go on without it (Q1, F2 to F5).
 #
-# Method: two data nodes and a witness with leases and automatic failover.
+# Method: two data nodes and a witness, leases and automatic failover as by default.
 # Clients pay at both; one data node is killed (kill -9), or stands still
 # (SIGSTOP) and wakes up later.  Statements at the other nodes wait for the new
 # primary; a transaction in flight at the lost one fails, truthfully; sessions
@@ -11,9 +11,9 @@ use warnings;
 use PayshardCluster;
 use PayshardPayments;
 use Test::More;
+use Time::HiRes qw(time);
 
-my $c = PayshardCluster->new(nodes => 3, witness => [3], shards => 8,
-	conf => "payshard.auto_failover = on\npayshard.lease_timeout = 1500ms\npayshard.failover_wait = 60s\n");
+my $c = PayshardCluster->new(nodes => 3, witness => [3], shards => 8, auto => 1, conf => "payshard.failover_wait = 60s\n");
 my $p = PayshardPayments->new($c);
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $n_scripts = 0;
@@ -84,6 +84,7 @@ sub finish_transaction
 foreach my $how ('kill -9', 'SIGSTOP')
 {
 	my ($victim, $survivor) = cast();
+	my $begun = $c->sql($survivor, 'SELECT clock_timestamp()');
 	my @moved = $p->accounts_at($victim);
 	my ($job, $id) = start_transaction($survivor, $moved[1], "$dir/go $how" =~ s/ -?//gr);
 	my $before = $c->sql($survivor, "SELECT balance FROM accounts WHERE id = $moved[0]");
@@ -96,11 +97,14 @@ foreach my $how ('kill -9', 'SIGSTOP')
 	$p->start($_, 80, accounts => [ grep { $_ != $moved[0] && $_ != $moved[1] } $p->accounts_at($_) ]) foreach 1 .. 2, 1 .. 2;
 	$c->wait_until('payments to be under way', 60, sub { $c->sql($survivor, 'SELECT count(*) > 30 FROM payments') eq 't' });
 
+	my $begun_s = time();
 	$how eq 'SIGSTOP' ? $c->pause($victim) : $c->kill9($victim, all => 1);
+	my $ended = $c->sql($survivor, 'SELECT clock_timestamp()');
 	foreach my $via ($survivor, 3)
 	{
 		is(scalar($p->pay($via, $moved[0], timeout => 120)), 'ok', "$how: a payment through node $via waits for the new primary, and is taken")
 		  || diag($p->{last_error});
+		diag(sprintf '%s: acknowledged after %.2f s', $how, time() - $begun_s) if $via == $survivor;
 	}
 	await_moved($survivor, $victim);
 	touch("$dir/go $how" =~ s/ -?//gr);
@@ -119,9 +123,11 @@ foreach my $how ('kill -9', 'SIGSTOP')
 	$c->start($victim);
 	$p->assert_kept("$how of a primary");
 
-	my $incident = $c->sql($survivor, "SELECT kind, failed <= decided, decided <= open_again, open_again <= back_in_sync, transactions_lost, reason "
+	# failed is its last answer
+	my $incident = $c->sql($survivor, "SELECT kind, failed BETWEEN '$begun' AND '$ended', "
+		  . 'failed < detected, detected <= decided, decided <= open_again, open_again <= back_in_sync, transactions_lost, reason '
 		  . "FROM payshard.incidents WHERE node = 'n$victim' ORDER BY epoch DESC LIMIT 1");
-	like($incident, qr/^failover\|t\|t\|t\|0\|automatic failover of node n$victim: it (?:refuses connections|does not answer|is not heard), 2 of 3 nodes agree$/,
+	like($incident, qr/^failover\|t\|t\|t\|t\|t\|0\|automatic failover of node n$victim: it (?:refuses connections|does not answer|is not heard), 2 of 3 nodes agree$/,
 		"$how: the incident says what happened");
 }
 

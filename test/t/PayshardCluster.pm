@@ -57,6 +57,10 @@ fsync = on
 jit = off
 log_statement = ddl
 log_min_messages = info
+CONF
+
+# A primary that is lost stays lost, and who asks for it is told at once.
+my $by_hand_conf = <<'CONF';
 payshard.auto_failover = off
 payshard.lease_timeout = 0
 payshard.failover_wait = 0
@@ -68,6 +72,8 @@ CONF
 #	shards    (16)
 #	witness   [numbers of nodes with weight 0]; not node 1
 #	zones     [zone of each node] (z1, z2, ...)
+#	auto      1: leases and automatic failover as payshard's defaults have them;
+#	          otherwise they are off, unless PAYSHARD_TEST_AUTO=1 is in the environment
 #	conf      lines for every postgresql.conf, after ours
 #	create    0: CREATE EXTENSION only, no cluster
 #	extension 0: not even that
@@ -76,7 +82,7 @@ sub new
 	my ($class, %options) = @_;
 	my %self = (
 		nodes => 3, replicas => 2, shards => 16, witness => [], conf => '',
-		create => 1, extension => 1, %options, servers => []);
+		create => 1, extension => 1, auto => $ENV{PAYSHARD_TEST_AUTO}, %options, servers => []);
 	my $self = bless \%self, $class;
 
 	push @all, $self;
@@ -95,7 +101,7 @@ sub _init_server
 	my $server = PostgreSQL::Test::Cluster->new($name);
 
 	$server->init;
-	$server->append_conf('postgresql.conf', $base_conf . $self->{conf});
+	$server->append_conf('postgresql.conf', $base_conf . ($self->{auto} ? '' : $by_hand_conf) . $self->{conf});
 	push @{ $self->{servers} }, $server;
 	return;
 }
