@@ -332,6 +332,7 @@ run(ShipState *state)
 	uint64		n;
 
 	state->fetch = ps_fetch_begin(desc, desc->natts, NULL, is_binary, state->is_random);
+	params->shape = ps_fetch_shape(desc, desc->natts, NULL);
 	ps_link_send(link, state->text, params, is_binary);
 	n = ps_fetch_all(state->fetch, link);
 	if (plan->commandType != CMD_SELECT && plan->canSetTag)
