@@ -46,11 +46,13 @@
 #include "route/scatter.h"
 #include "route/shards.h"
 #include "route/ship.h"
+#include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
+#include "utils/portal.h"
 #include "utils/rel.h"
 #include "write/capture.h"
 
@@ -632,6 +634,27 @@ check_writes(PlannedStmt *plan)
 	}
 }
 
+/* A cursor that is being opened: other statements may run before its first row. */
+static bool
+is_cursor(QueryDesc *desc)
+{
+	return desc->operation == CMD_SELECT && ActivePortal != NULL &&
+		ActivePortal->status == PORTAL_DEFINED && ActivePortal->name[0] != '\0';
+}
+
+/* It shows what was there when it was opened: rows of other nodes are got now. */
+static bool
+get_rows_now(PlanState *state, void *context)
+{
+	if (IsA(state, CustomScanState))
+	{
+		ps_ship_run_now((CustomScanState *) state);
+		ps_scatter_run_now((CustomScanState *) state);
+		ps_later_run_now((CustomScanState *) state);
+	}
+	return planstate_tree_walker(state, get_rows_now, context);
+}
+
 /* Does a plan change or lock rows at this node that outlive the session? */
 static bool
 changes_here(PlannedStmt *plan)
@@ -671,6 +694,8 @@ route_start(QueryDesc *desc, int eflags)
 		ResetPlanCache();
 		plans_epoch = ps_map_epoch();
 	}
+	if (is_cursor(desc))
+		get_rows_now(desc->planstate, NULL);
 	if (!has_distributed(desc->plannedstmt))
 		return;
 	ps_map_require_serving();

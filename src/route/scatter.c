@@ -490,6 +490,13 @@ run(ScatterState *state)
 	MemoryContextSwitchTo(old);
 }
 
+void
+ps_scatter_run_now(CustomScanState *node)
+{
+	if (node->methods == &exec_methods && ((ScatterState *) node)->fetch == NULL)
+		run((ScatterState *) node);
+}
+
 static TupleTableSlot *
 access_next(ScanState *ss)
 {

@@ -340,19 +340,37 @@ run(ShipState *state)
 	MemoryContextSwitchTo(old);
 }
 
+/* The rows, unless they are here. */
+static void
+get_rows(ShipState *state)
+{
+	if (state->fetch != NULL || state->nested != NULL)
+		return;
+	if (ps_failover_wait_ms > 0)
+		reach(state);
+	if (state->nested == NULL)
+		run(state);
+}
+
+void
+ps_ship_run_now(CustomScanState *node)
+{
+	ShipState  *state = (ShipState *) node;
+
+	if (node->methods != &exec_methods)
+		return;
+	get_rows(state);
+	if (state->nested)
+		ps_nested_run(state->nested);
+}
+
 static TupleTableSlot *
 access_next(ScanState *ss)
 {
 	ShipState  *state = (ShipState *) ss;
 	bool		is_forward = ScanDirectionIsForward(ss->ps.state->es_direction);
 
-	if (state->fetch == NULL && state->nested == NULL)
-	{
-		if (ps_failover_wait_ms > 0)
-			reach(state);
-		if (state->nested == NULL)
-			run(state);
-	}
+	get_rows(state);
 	if (state->nested)
 		return ps_nested_next(state->nested, ss->ss_ScanTupleSlot, is_forward);
 	return ps_fetch_next(state->fetch, ss->ss_ScanTupleSlot, is_forward);
