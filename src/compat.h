@@ -27,6 +27,13 @@
 #define PS_PERMISSION_INFOS 1	/* rteperminfos instead of fields in the RTE */
 #endif
 
+/* All settings; *n of them. */
+#if PG_VERSION_NUM >= 160000
+#define ps_all_settings(n) get_guc_variables(n)
+#else
+#define ps_all_settings(n) (*(n) = GetNumConfigOptions(), get_guc_variables())
+#endif
+
 /* ExecutorRun and its hook. */
 #if PG_VERSION_NUM >= 180000
 #define ps_executor_run(desc) ExecutorRun(desc, ForwardScanDirection, 0)

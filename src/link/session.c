@@ -29,6 +29,7 @@
 #include "common/hashfn.h"
 #include "libpq/libpq-be-fe-helpers.h"
 #include "link/conn.h"
+#include "link/local.h"
 #include "link/mirror.h"
 #include "link/session.h"
 #include "miscadmin.h"
@@ -72,12 +73,15 @@ struct PsLink
 	char	   *sql;			/* under way, for error contexts */
 };
 
-/* A text that was sent on a connection. */
+/* A text that was sent on a connection, with parameters of these types. */
 typedef struct Statement
 {
-	uint64		hash;			/* hash key */
+	uint64		hash;			/* hash key: of text, types, shape of the result */
+	uint64		shape;
 	int			name;			/* s<name> is prepared; 0 = it is not */
 	char	   *sql;
+	int			n;				/* parameters */
+	Oid		   *types;			/* n */
 } Statement;
 
 static HTAB *links = NULL;
@@ -416,7 +420,7 @@ claim_write(uint32 node)
 						   ps_map_node_name(write_node), ps_map_node_name(node)),
 				 errhint("Use one transaction per node; payshard.nodes_for() tells where a key "
 				         "lives.")));
-	if (write_node == 0 && TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	if (write_node == 0 && ps_local_has_written())
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a transaction cannot write at two nodes yet"),
@@ -543,13 +547,19 @@ ps_session(uint32 node, bool may_write)
 	return ps_link(node, GetUserId(), may_write ? PS_LINK_WRITE : PS_LINK_LOCK)->conn;
 }
 
-/* The entry of a text; NULL when another one has its hash. */
+/* The entry of a text and its types; NULL when another one has their hash. */
 static Statement *
-remember(PsLink *link, const char *sql, bool *found)
+remember(PsLink *link, const char *sql, const PsLinkParams *params, bool *found)
 {
+	int			n = params ? params->n : 0;
+	Size		size = n * sizeof(Oid);
+	uint64		shape = params ? params->shape : 0;
 	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) sql, strlen(sql),
-			0));
+			shape));
 	Statement  *statement;
+
+	if (n > 0)
+		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) params->types, size, hash));
 
 	if (link->statements && hash_get_num_entries(link->statements) >= STATEMENTS_MAX)
 	{
@@ -573,8 +583,14 @@ remember(PsLink *link, const char *sql, bool *found)
 	{
 		statement->name = 0;
 		statement->sql = MemoryContextStrdup(link->memory, sql);
+		statement->shape = shape;
+		statement->n = n;
+		statement->types = MemoryContextAlloc(link->memory, Max(size, sizeof(Oid)));
+		if (n > 0)
+			memcpy(statement->types, params->types, size);
 	}
-	else if (strcmp(statement->sql, sql) != 0)
+	else if (strcmp(statement->sql, sql) != 0 || statement->shape != shape || statement->n != n ||
+			 (n > 0 && memcmp(statement->types, params->types, size) != 0))
 		return NULL;
 	return statement;
 }
@@ -606,7 +622,7 @@ void
 ps_link_send(PsLink *link, const char *sql, const PsLinkParams *params, bool is_binary)
 {
 	bool		found;
-	Statement  *statement = remember(link, sql, &found);
+	Statement  *statement = remember(link, sql, params, &found);
 	int			n = params ? params->n : 0;
 	int			ok;
 
@@ -888,7 +904,7 @@ ps_session_pre_commit(void)
 
 	if (!any_open)
 		return;
-	if (write_node != 0 && TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	if (write_node != 0 && ps_local_has_written())
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a transaction cannot write at two nodes yet"),
@@ -924,6 +940,7 @@ ps_session_at_end(bool is_commit)
 	if (is_holding && is_commit)
 		RESUME_INTERRUPTS();
 	is_holding = false;
+	ps_local_at_end();
 	write_node = 0;
 	write_level = 0;
 	snapshot_node = 0;
@@ -972,6 +989,7 @@ ps_session_subxact(SubXactEvent event, SubTransactionId id)
 	int			level = GetCurrentTransactionNestLevel();
 	bool		is_abort = event == SUBXACT_EVENT_ABORT_SUB;
 
+	ps_local_subxact(event);
 	if (!any_open || (!is_abort && event != SUBXACT_EVENT_PRE_COMMIT_SUB))
 		return;
 	hash_seq_init(&seq, links);

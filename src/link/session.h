@@ -25,6 +25,8 @@ typedef struct PsLinkParams
 	const char **values;		/* NULL = null */
 	int		   *lengths;
 	int		   *formats;		/* 1 = binary */
+	uint64		shape;			/* hash of the result's columns: what was prepared
+								 * before they were altered does not serve now */
 } PsLinkParams;
 
 /*

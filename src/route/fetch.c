@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "route/fetch.h"
@@ -43,6 +44,22 @@ ps_fetch_is_binary(TupleDesc desc, int n, const AttrNumber *attnos)
 			return false;
 	}
 	return true;
+}
+
+uint64
+ps_fetch_shape(TupleDesc desc, int n, const AttrNumber *attnos)
+{
+	uint64		shape = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, attnos ? attnos[i] - 1 : i);
+
+		shape = hash_combine64(shape, column->atttypid);
+		shape = hash_combine64(shape, (uint32) column->atttypmod);
+		shape = hash_combine64(shape, column->attcollation);
+	}
+	return shape;
 }
 
 PsFetch *

@@ -35,4 +35,7 @@ extern void ps_fetch_end(PsFetch *fetch);
 /* Do the types of all columns travel as bytes? */
 extern bool ps_fetch_is_binary(TupleDesc desc, int n, const AttrNumber *attnos);
 
+/* A hash of the types of a result's n columns, as they are here (PsLinkParams). */
+extern uint64 ps_fetch_shape(TupleDesc desc, int n, const AttrNumber *attnos);
+
 #endif

@@ -26,6 +26,7 @@
 #include "access/stratnum.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -34,6 +35,7 @@
 #include "parser/parsetree.h"
 #include "route/key.h"
 #include "route/value.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
 #include "utils/rel.h"
@@ -46,7 +48,8 @@ typedef struct Level
 	Query	   *query;
 	Index		rti;			/* in the parent's range table; 0 = CTE or sublink */
 	List	   *facts;
-	List	   *inner;			/* levels of subqueries in its range table */
+	List	   *inner;			/* levels of subqueries: in its range table, in
+								 * expressions */
 	List	   *ctes;			/* levels of its CTEs, in their order */
 } Level;
 
@@ -69,31 +72,6 @@ typedef struct Search
 static void walk_level(Search *search, Query *query, Level *parent, Index rti);
 
 /* ------------------------------------------------------------ quick look */
-
-/* Anything in an expression that is not the same for all rows? */
-static bool
-depends_on_rows(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	switch (nodeTag(node))
-	{
-		case T_Var:
-		case T_Aggref:
-		case T_GroupingFunc:
-		case T_WindowFunc:
-		case T_SubLink:
-		case T_SubPlan:
-		case T_CurrentOfExpr:
-		case T_SetToDefault:
-		case T_PlaceHolderVar:
-			return true;
-		case T_Param:
-			return ((Param *) node)->paramkind != PARAM_EXTERN;
-		default:
-			return expression_tree_walker(node, depends_on_rows, context);
-	}
-}
 
 static bool
 is_distributed_walker(Node *node, void *context)
@@ -131,6 +109,13 @@ ps_key_is_distributed(Query *query)
 
 /* ------------------------------------------------------------ facts */
 
+/* Does equality under this collation mean the same bytes, as rows are hashed? */
+static bool
+is_bytewise(Oid collation)
+{
+	return !OidIsValid(collation) || get_collation_isdeterministic(collation);
+}
+
 static void
 add_fact(Level *level, Node *left, Node *right, Oid op, bool is_array, Bitmapset *within)
 {
@@ -158,7 +143,8 @@ add_or(Level *level, BoolExpr *or, Bitmapset *within)
 		OpExpr	   *op_expr = lfirst(cell);
 
 		if (!IsA(op_expr, OpExpr) || list_length(op_expr->args) != 2 ||
-			!IsA(linitial(op_expr->args), Var) || depends_on_rows(lsecond(op_expr->args), NULL))
+			!IsA(linitial(op_expr->args), Var) || !is_bytewise(op_expr->inputcollid) ||
+			ps_value_depends_on_rows(lsecond(op_expr->args)))
 			return;
 		if (left != NULL && (!equal(left, linitial(op_expr->args)) || op != op_expr->opno))
 			return;
@@ -195,13 +181,24 @@ add_quals(Level *level, Node *quals, Bitmapset *within)
 	{
 		OpExpr	   *op = (OpExpr *) quals;
 
-		add_fact(level, linitial(op->args), lsecond(op->args), op->opno, false, within);
+		if (is_bytewise(op->inputcollid))
+			add_fact(level, linitial(op->args), lsecond(op->args), op->opno, false, within);
 	}
 	else if (IsA(quals, ScalarArrayOpExpr) && ((ScalarArrayOpExpr *) quals)->useOr)
 	{
 		ScalarArrayOpExpr *any = (ScalarArrayOpExpr *) quals;
 
-		add_fact(level, linitial(any->args), lsecond(any->args), any->opno, true, within);
+		if (is_bytewise(any->inputcollid))
+			add_fact(level, linitial(any->args), lsecond(any->args), any->opno, true, within);
+	}
+	else if (IsA(quals, SubLink) && ((SubLink *) quals)->subLinkType == ANY_SUBLINK)
+	{
+		OpExpr	   *op = (OpExpr *) ((SubLink *) quals)->testexpr;
+
+		/* k IN (SELECT column): equal to what the column is, see resolve_sublink */
+		if (IsA(op, OpExpr) && list_length(op->args) == 2 && IsA(lsecond(op->args), Param) &&
+			is_bytewise(op->inputcollid))
+			add_fact(level, linitial(op->args), quals, op->opno, false, within);
 	}
 }
 
@@ -268,6 +265,7 @@ sublink_walker(Node *node, void *context)
 		Level	   *level = search->level;
 
 		walk_level(search, (Query *) node, level, 0);
+		level->inner = lappend(level->inner, search->level);
 		search->level = level;
 		return false;
 	}
@@ -346,23 +344,26 @@ cte_level(Level *level, RangeTblEntry *rte)
 
 /* ------------------------------------------------------------ resolving */
 
+/* A Var that was looked up: once more would find nothing else. */
+typedef struct Visit
+{
+	Level	   *level;
+	Index		target;
+	int			varno;
+	AttrNumber	varattno;
+} Visit;
+
 typedef struct Resolve
 {
 	Oid			family;			/* hash operator family of the key column */
 	int			depth;
-	bool	   *is_array;		/* out: the answer is an array of keys */
+	bool	   *is_array;		/* out: the answer is an array of keys, one of which
+								 * it equals; NULL = no such answer */
+	List	   *visits;
 } Resolve;
 
 static Node *resolve(Resolve *r, Level *level, Index target, Node *expr);
 static List *insert_values(Level *level, AttrNumber attno, Oid family);
-
-static Node *
-strip(Node *expr)
-{
-	while (expr && IsA(expr, RelabelType))
-		expr = (Node *) ((RelabelType *) expr)->arg;
-	return expr;
-}
 
 /* May a condition on output column `attno` be moved into the subquery? */
 static bool
@@ -395,8 +396,8 @@ resolve_by_facts(Resolve *r, Level *level, Index target, Var *var)
 	foreach(cell, level->facts)
 	{
 		Fact	   *fact = lfirst(cell);
-		Node	   *left = strip(fact->left);
-		Node	   *right = strip(fact->right);
+		Node	   *left = ps_value_strip(fact->left);
+		Node	   *right = ps_value_strip(fact->right);
 		Node	   *other = NULL;
 		Node	   *found;
 
@@ -411,7 +412,7 @@ resolve_by_facts(Resolve *r, Level *level, Index target, Var *var)
 			continue;
 		if (fact->is_array)
 		{
-			if (r->is_array == NULL || depends_on_rows(other, NULL) ||
+			if (r->is_array == NULL || ps_value_depends_on_rows(other) ||
 				contain_volatile_functions(other))
 				continue;
 			*r->is_array = true;
@@ -444,6 +445,101 @@ is_assigned(Query *query, AttrNumber attno)
 	return false;
 }
 
+/* Is a Var looked up already?  Notes that it is. */
+static bool
+is_visited(Resolve *r, Level *level, Index target, Var *var)
+{
+	Visit	   *visit;
+	ListCell   *cell;
+
+	foreach(cell, r->visits)
+	{
+		visit = lfirst(cell);
+		if (visit->level == level && visit->target == target && visit->varno == var->varno &&
+			visit->varattno == var->varattno)
+			return true;
+	}
+	visit = palloc(sizeof(Visit));
+	visit->level = level;
+	visit->target = target;
+	visit->varno = var->varno;
+	visit->varattno = var->varattno;
+	r->visits = lappend(r->visits, visit);
+	return false;
+}
+
+/* What the only column of a subquery in an expression is in each of its rows. */
+static Node *
+resolve_sublink(Resolve *r, Level *level, SubLink *sublink)
+{
+	Query	   *query = (Query *) sublink->subselect;
+	TargetEntry *column = query->targetList ? linitial(query->targetList) : NULL;
+	ListCell   *cell;
+
+	if (sublink->subLinkType != EXPR_SUBLINK && sublink->subLinkType != ANY_SUBLINK)
+		return NULL;
+	if (column == NULL || query->setOperations || query->groupingSets || query->hasTargetSRFs)
+		return NULL;
+	foreach(cell, level->inner)
+	{
+		Level	   *inside = lfirst(cell);
+
+		if (inside->query == query)
+			return resolve(r, inside, 0, (Node *) column->expr);
+	}
+	return NULL;
+}
+
+/* The array whose elements an expression returns as rows. */
+static Node *
+unnested(Node *expr)
+{
+	FuncExpr   *call = (FuncExpr *) expr;
+
+	return IsA(call, FuncExpr) && call->funcid == F_UNNEST_ANYARRAY ? linitial(call->args) : NULL;
+}
+
+static Node *
+one_of(Resolve *r, Node *array)
+{
+	if (array == NULL || r->is_array == NULL || ps_value_depends_on_rows(array) ||
+		contain_volatile_functions(array))
+		return NULL;
+	*r->is_array = true;
+	return array;
+}
+
+/* One of several values, where a Var is a column of VALUES or of unnest(). */
+static Node *
+resolve_elements(Resolve *r, RangeTblEntry *rte, Var *var)
+{
+	Node	   *array = NULL;
+	ListCell   *cell;
+
+	if (rte->rtekind == RTE_VALUES)
+	{
+		ArrayExpr  *values = makeNode(ArrayExpr);
+
+		foreach(cell, rte->values_lists)
+			values->elements = lappend(values->elements, list_nth(lfirst(cell), var->varattno - 1));
+		array = (Node *) values;
+	}
+	else if (rte->rtekind == RTE_FUNCTION)
+	{
+		int			column = 1;
+
+		foreach(cell, rte->functions)
+		{
+			RangeTblFunction *function = lfirst(cell);
+
+			if (column == var->varattno)
+				array = unnested(function->funcexpr);
+			column += function->funccolcount;
+		}
+	}
+	return one_of(r, array);
+}
+
 /* Looks into the subquery or CTE whose column a Var is. */
 static Node *
 resolve_inside(Resolve *r, Level *level, RangeTblEntry *rte, Var *var)
@@ -461,9 +557,9 @@ resolve_inside(Resolve *r, Level *level, RangeTblEntry *rte, Var *var)
 						   var->varattno);
 	if (tle == NULL)
 		return NULL;
-	column = (Var *) strip((Node *) tle->expr);
+	column = (Var *) ps_value_strip((Node *) tle->expr);
 	if (inside->query->hasTargetSRFs && expression_returns_set((Node *) column))
-		return NULL;
+		return one_of(r, unnested((Node *) column));
 	if (is_select || !IsA(column, Var) || column->varno != inside->query->resultRelation)
 		return resolve(r, inside, 0, (Node *) column);
 	/* what RETURNING shows of the target is what was written */
@@ -493,7 +589,7 @@ resolve_outside(Resolve *r, Level *level, Var *var)
 		Var		   *outer;
 		Node	   *found;
 
-		if (tle->resjunk || !equal(strip((Node *) tle->expr), var) ||
+		if (tle->resjunk || !equal(ps_value_strip((Node *) tle->expr), var) ||
 			!passes_down(level->query, tle->resno))
 			continue;
 		outer = makeVar(level->rti, tle->resno, exprType((Node *) tle->expr),
@@ -529,10 +625,11 @@ is_integer_cast(Node *node)
 static Node *
 resolve(Resolve *r, Level *level, Index target, Node *expr)
 {
-	Var		   *var = (Var *) strip(expr);
+	Var		   *var = (Var *) ps_value_strip(expr);
 	RangeTblEntry *rte;
 	Node	   *found;
 
+	CHECK_FOR_INTERRUPTS();
 	if (r->depth >= RESOLVE_DEPTH_MAX)
 		return NULL;
 	if (is_integer_cast((Node *) var))
@@ -541,12 +638,16 @@ resolve(Resolve *r, Level *level, Index target, Node *expr)
 
 		*cast = *(FuncExpr *) var;
 		found = resolve(r, level, target, linitial(cast->args));
+		if (found && r->is_array && *r->is_array)
+			return found;
 		cast->args = list_make1(found);
 		return found ? (Node *) cast : NULL;
 	}
+	if (IsA(var, SubLink))
+		return resolve_sublink(r, level, (SubLink *) var);
 	if (!IsA(var, Var))
 	{
-		if (depends_on_rows(expr, NULL) || contain_volatile_functions(expr))
+		if (ps_value_depends_on_rows(expr) || contain_volatile_functions(expr))
 			return NULL;
 		return expr;
 	}
@@ -560,7 +661,7 @@ resolve(Resolve *r, Level *level, Index target, Node *expr)
 			return NULL;
 		return resolve(r, level, 0, (Node *) outer);
 	}
-	if (var->varattno <= 0)
+	if (var->varattno <= 0 || is_visited(r, level, target, var))
 		return NULL;
 	r->depth++;
 	rte = rt_fetch(var->varno, level->query->rtable);
@@ -572,6 +673,8 @@ resolve(Resolve *r, Level *level, Index target, Node *expr)
 		if (!found && (rte->rtekind == RTE_SUBQUERY || rte->rtekind == RTE_CTE))
 			found = resolve_inside(r, level, rte, var);
 		if (!found)
+			found = resolve_elements(r, rte, var);
+		if (!found)
 			found = resolve_outside(r, level, var);
 	}
 	r->depth--;
@@ -580,8 +683,8 @@ resolve(Resolve *r, Level *level, Index target, Node *expr)
 
 /* ------------------------------------------------------------ targets */
 
-static PartitionKey
-key_of(Oid parent, Relation *rel)
+PartitionKey
+ps_key_of(Oid parent, Relation *rel)
 {
 	*rel = RelationIdGetRelation(parent);
 	if (*rel == NULL || RelationGetPartitionKey(*rel) == NULL)
@@ -598,13 +701,13 @@ find_by_facts(Level *level, Index rti, const PsRelation *relation, PsTarget *tar
 {
 	RangeTblEntry *rte = rt_fetch(rti, level->query->rtable);
 	Relation	rel;
-	PartitionKey key = key_of(target->parent, &rel);
+	PartitionKey key = ps_key_of(target->parent, &rel);
 	List	   *tuple = NIL;
 
 	for (int i = 0; i < relation->n_key; i++)
 	{
 		bool		is_array = false;
-		Resolve		r = {key->partopfamily[i], 0, relation->n_key == 1 ? &is_array : NULL};
+		Resolve		r = {key->partopfamily[i], 0, relation->n_key == 1 ? &is_array : NULL, NIL};
 		Var		   *var = makeVar(rti, relation->key[i], key->parttypid[i],
 								  key->parttypmod[i], key->parttypcoll[i], 0);
 		Node	   *found = resolve(&r, level, rti, (Node *) var);
@@ -645,13 +748,13 @@ substitute(Node *node, void *context)
 	if (IsA(node, Var))
 	{
 		Var		   *var = (Var *) node;
-		Resolve		r = {s->family, 0, NULL};
+		Resolve		r = {s->family, 0, NULL, NIL};
 
 		if (s->row && var->varlevelsup == 0)
 			found = list_nth(s->row, var->varattno - 1);
 		else
 			found = resolve(&r, s->level, 0, node);
-		s->failed |= found == NULL || depends_on_rows(found, NULL);
+		s->failed |= found == NULL || ps_value_depends_on_rows(found);
 		return found;
 	}
 	s->failed |= IsA(node, SubLink) || IsA(node, Query);
@@ -687,7 +790,7 @@ insert_values(Level *level, AttrNumber attno, Oid family)
 		Substitute	s = {level, lfirst(cell), family, false};
 		Node	   *value = substitute((Node *) tle->expr, &s);
 
-		if (s.failed || depends_on_rows(value, NULL))
+		if (s.failed || ps_value_depends_on_rows(value))
 			return NIL;
 		values = lappend(values, value);
 	}
@@ -710,11 +813,24 @@ insert_rows(Query *query)
 	return 1;
 }
 
+/* INSERT .. SELECT of rows whose key is one of several. */
+static void
+find_by_elements(Level *level, AttrNumber attno, Oid family, PsTarget *target)
+{
+	TargetEntry *tle = get_tle_by_resno(level->query->targetList, attno);
+	bool		is_array = false;
+	Resolve		r = {family, 0, &is_array, NIL};
+	Node	   *found = tle ? resolve(&r, level, 0, (Node *) tle->expr) : NULL;
+
+	if (found && is_array)
+		target->array = found;
+}
+
 static void
 find_by_insert(Level *level, const PsRelation *relation, PsTarget *target)
 {
 	Relation	rel;
-	PartitionKey key = key_of(target->parent, &rel);
+	PartitionKey key = ps_key_of(target->parent, &rel);
 	int			n_rows = insert_rows(level->query);
 	List	   *columns[PS_KEY_COLUMNS_MAX];
 	bool		is_known = true;
@@ -724,6 +840,8 @@ find_by_insert(Level *level, const PsRelation *relation, PsTarget *target)
 		columns[i] = insert_values(level, relation->key[i], key->partopfamily[i]);
 		is_known &= columns[i] != NIL;
 	}
+	if (!is_known && relation->n_key == 1)
+		find_by_elements(level, relation->key[0], key->partopfamily[0], target);
 	RelationClose(rel);
 	for (int row = 0; is_known && row < n_rows; row++)
 	{
@@ -748,25 +866,35 @@ checked_as(Query *query, RangeTblEntry *rte)
 #endif
 }
 
-/* Does the statement assign a column of the key of an existing row? */
-static bool
-moves_rows(Query *query, const PsRelation *relation)
+/*
+ * Does an UPDATE assign a column of the key, and to which tuple?  (ON CONFLICT DO
+ * UPDATE cannot move a row to another partition: PostgreSQL refuses that.)
+ */
+static void
+find_moves(Level *level, Index rti, const PsRelation *relation, PsTarget *target)
 {
-	for (int i = 0; i < relation->n_key; i++)
-	{
-		ListCell   *cell;
+	Relation	rel;
+	PartitionKey key = ps_key_of(target->parent, &rel);
+	List	   *tuple = NIL;
 
-		if (query->commandType != CMD_INSERT && is_assigned(query, relation->key[i]))
-			return true;
-		if (query->onConflict == NULL)
-			continue;
-		foreach(cell, query->onConflict->onConflictSet)
-		{
-			if (((TargetEntry *) lfirst(cell))->resno == relation->key[i])
-				return true;
-		}
+	for (int i = 0; i < relation->n_key; i++)
+		target->is_moved |= is_assigned(level->query, relation->key[i]);
+	for (int i = 0; target->is_moved && i < relation->n_key; i++)
+	{
+		Substitute	s = {level, NIL, key->partopfamily[i], false};
+		TargetEntry *tle = get_tle_by_resno(level->query->targetList, relation->key[i]);
+		Node	   *value = tle ? (Node *) tle->expr :
+			(Node *) makeVar(rti, relation->key[i], key->parttypid[i], key->parttypmod[i],
+							 key->parttypcoll[i], 0);
+
+		value = substitute(value, &s);
+		if (s.failed || ps_value_depends_on_rows(value) || contain_volatile_functions(value))
+			break;
+		tuple = lappend(tuple, value);
 	}
-	return false;
+	RelationClose(rel);
+	if (list_length(tuple) == relation->n_key)
+		target->moved_to = tuple;
 }
 
 static void
@@ -783,8 +911,8 @@ add_target(PsMention *mention, Level *level, Index rti, RangeTblEntry *rte,
 	target->user = checked_as(query, rte);
 	target->is_written = rti == query->resultRelation;
 	target->is_locked = get_parse_rowmark(query, rti) != NULL;
-	if (target->is_written && query->commandType != CMD_DELETE && query->commandType != CMD_MERGE)
-		target->is_moved = moves_rows(query, &relation);
+	if (target->is_written && query->commandType == CMD_UPDATE)
+		find_moves(level, rti, &relation, target);
 	if (target->is_written && query->commandType == CMD_INSERT)
 		find_by_insert(level, &relation, target);
 	else
@@ -829,170 +957,4 @@ ps_key_find(Query *query)
 		}
 	}
 	return search.mention;
-}
-
-/* ------------------------------------------------------------ shards */
-
-/* Adds the shard of one tuple; 0 = cannot be said, -1 = at execution. */
-static int
-add_shard(PsTarget *target, PartitionKey key, List *tuple, ParamListInfo params,
-		  bool is_final, Bitmapset **shards)
-{
-	Datum		values[PS_KEY_COLUMNS_MAX];
-	bool		nulls[PS_KEY_COLUMNS_MAX];
-	ListCell   *cell;
-	int			i = 0;
-
-	foreach(cell, tuple)
-	{
-		PsValue		answer = ps_value_of(lfirst(cell), key->parttypid[i], params, is_final,
-										 &values[i], &nulls[i]);
-
-		if (answer == PS_VALUE_LATER)
-			return -1;
-		if (answer == PS_VALUE_UNKNOWN)
-			return 0;
-		/* no row equals this; an INSERT of a null key fails anywhere */
-		if ((nulls[i] || answer == PS_VALUE_IMPOSSIBLE) && !target->is_written)
-			return 1;
-		if (answer == PS_VALUE_IMPOSSIBLE)
-			return 1;
-		i++;
-	}
-	*shards = bms_add_member(*shards, ps_relation_shard(target->parent, values, nulls));
-	return 1;
-}
-
-int
-ps_key_shards(PsTarget *target, ParamListInfo params, bool is_final, Bitmapset **shards)
-{
-	Relation	rel;
-	PartitionKey key;
-	List	   *tuples = target->tuples;
-	ListCell   *cell;
-	int			answer = 1;
-
-	*shards = NULL;
-	if (target->shard >= 0)
-	{
-		*shards = bms_make_singleton(target->shard);
-		return 1;
-	}
-	if (tuples == NIL && target->array == NULL)
-		return 0;
-	key = key_of(target->parent, &rel);
-	if (target->array)
-	{
-		PsValue		known = ps_value_elements(target->array, params, is_final, &tuples);
-
-		answer = known == PS_VALUE_LATER ? -1 : known == PS_VALUE_UNKNOWN ? 0 : 1;
-	}
-	if (answer == 1)
-	{
-		foreach(cell, tuples)
-		{
-			answer = add_shard(target, key, lfirst(cell), params, is_final, shards);
-			if (answer != 1)
-				break;
-		}
-	}
-	RelationClose(rel);
-	return answer;
-}
-
-/* ------------------------------------------------------------ fixing */
-
-/* Must its value be taken once, here? */
-static bool
-is_computed(Node *expr)
-{
-	return !depends_on_rows(expr, NULL) && contain_mutable_functions(expr);
-}
-
-/* A key column of an INSERT with VALUES: every row gets its constant. */
-static void
-fix_rows(RangeTblEntry *rte, TargetEntry *tle, ParamListInfo params)
-{
-	Var		   *var = (Var *) strip((Node *) tle->expr);
-	bool		is_column = IsA(var, Var) && var->varlevelsup == 0;
-	ListCell   *cell;
-
-	if (!is_column && !is_computed((Node *) tle->expr))
-		return;
-	foreach(cell, rte->values_lists)
-	{
-		List	   *row = lfirst(cell);
-
-		if (!is_column)
-			lfirst(cell) = lappend(row, ps_value_now((Node *) tle->expr, params));
-		else if (is_computed(list_nth(row, var->varattno - 1)))
-			lfirst(list_nth_cell(row, var->varattno - 1)) =
-				ps_value_now(list_nth(row, var->varattno - 1), params);
-	}
-	if (!is_column)
-	{
-		Oid			type = exprType((Node *) tle->expr);
-		int32		typmod = exprTypmod((Node *) tle->expr);
-		Oid			collation = exprCollation((Node *) tle->expr);
-
-		rte->coltypes = lappend_oid(rte->coltypes, type);
-		rte->coltypmods = lappend_int(rte->coltypmods, typmod);
-		rte->colcollations = lappend_oid(rte->colcollations, collation);
-		rte->eref->colnames = lappend(rte->eref->colnames,
-									  makeString(psprintf("column%d", list_length(rte->coltypes))));
-		/* the VALUES list is the only entry of the FROM clause */
-		tle->expr = (Expr *) makeVar(0, list_length(rte->coltypes), type, typmod, collation, 0);
-	}
-}
-
-static void
-fix_level(Query *query, ParamListInfo params)
-{
-	const PsRelation *relation;
-	PsRelation	table;
-	RangeTblEntry *values = NULL;
-	Index		values_rti = 0;
-
-	if (query->commandType != CMD_INSERT)
-		return;
-	relation = ps_relation(rt_fetch(query->resultRelation, query->rtable)->relid);
-	if (relation == NULL)
-		return;
-	table = *relation;
-	for (Index i = 1; i <= list_length(query->rtable); i++)
-	{
-		if (rt_fetch(i, query->rtable)->rtekind == RTE_VALUES && query->jointree->fromlist != NIL)
-		{
-			values_rti = i;
-			values = rt_fetch(i, query->rtable);
-		}
-	}
-	for (int i = 0; i < table.n_key; i++)
-	{
-		ListCell   *cell;
-
-		foreach(cell, query->targetList)
-		{
-			TargetEntry *tle = lfirst(cell);
-
-			if (tle->resno != table.key[i] || tle->resjunk)
-				continue;
-			if (values)
-				fix_rows(values, tle, params);
-			else if (is_computed((Node *) tle->expr))
-				tle->expr = (Expr *) ps_value_now((Node *) tle->expr, params);
-			if (IsA(tle->expr, Var) && ((Var *) tle->expr)->varno == 0)
-				((Var *) tle->expr)->varno = values_rti;
-		}
-	}
-}
-
-void
-ps_key_fix(Query *query, ParamListInfo params)
-{
-	ListCell   *cell;
-
-	fix_level(query, params);
-	foreach(cell, query->cteList)
-		ps_key_fix((Query *) ((CommonTableExpr *) lfirst(cell))->ctequery, params);
 }

@@ -10,6 +10,7 @@
 #include "nodes/params.h"
 #include "nodes/parsenodes.h"
 #include "node/relation.h"
+#include "utils/partcache.h"
 
 /* One mention of a distributed table, or of one of its partitions. */
 typedef struct PsTarget
@@ -20,7 +21,8 @@ typedef struct PsTarget
 	Oid			user;			/* whose rights count; 0 = the current user's */
 	bool		is_written;		/* INSERT, UPDATE, DELETE or MERGE here */
 	bool		is_locked;		/* FOR UPDATE and the like */
-	bool		is_moved;		/* the key of existing rows is assigned */
+	bool		is_moved;		/* the key of existing rows is assigned: */
+	List	   *moved_to;		/* the tuple it becomes, as below; NIL = any key */
 	bool		is_sampled;		/* TABLESAMPLE */
 
 	/*
@@ -46,21 +48,10 @@ extern bool ps_key_is_distributed(Query *query);
 extern PsMention *ps_key_find(Query *query);
 
 /*
- * ps_key_shards
- *		The shards a target's rows can be in.
- *
- * Returns 1 with the set in *shards, 0 when any shard may be concerned, -1 when
- * it is only known at execution.  params: bound parameters or NULL.  is_final:
- * evaluate stable functions too, never answer -1.
+ * ps_key_of
+ *		The partition key of a distributed table; the caller closes *rel
+ *		(RelationClose) when it is done with it.  ERROR 42P01 when it is gone.
  */
-extern int	ps_key_shards(PsTarget *target, ParamListInfo params, bool is_final,
-						  Bitmapset **shards);
-
-/*
- * ps_key_fix
- *		Replaces, in every INSERT .. VALUES into a distributed table, key values
- *		that are computed (nextval, random, now) by what they are this time.
- */
-extern void ps_key_fix(Query *query, ParamListInfo params);
+extern PartitionKey ps_key_of(Oid parent, Relation *rel);
 
 #endif

@@ -118,13 +118,19 @@ run_nested(PsNested *nested)
 	MemoryContextSwitchTo(old);
 }
 
+void
+ps_nested_run(PsNested *nested)
+{
+	if (nested->slot == NULL)
+		run_nested(nested);
+}
+
 TupleTableSlot *
 ps_nested_next(PsNested *nested, TupleTableSlot *slot, bool is_forward)
 {
 	int			n = slot->tts_tupleDescriptor->natts;
 
-	if (nested->slot == NULL)
-		run_nested(nested);
+	ps_nested_run(nested);
 	ExecClearTuple(slot);
 	if (!tuplestore_gettupleslot(nested->store, is_forward, false, nested->slot))
 		return slot;
@@ -186,6 +192,13 @@ begin(CustomScanState *node, EState *estate, int eflags)
 	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
 		state->nested = ps_nested_begin(copyObject(linitial(scan->custom_private)), estate, eflags,
 										false);
+}
+
+void
+ps_later_run_now(CustomScanState *node)
+{
+	if (node->methods == &exec_methods)
+		ps_nested_run(((LaterState *) node)->nested);
 }
 
 static TupleTableSlot *

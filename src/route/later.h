@@ -27,11 +27,17 @@ typedef struct PsNested PsNested;
  */
 extern PsNested *ps_nested_begin(Query *query, EState *estate, int eflags, bool has_moved);
 extern TupleTableSlot *ps_nested_next(PsNested *nested, TupleTableSlot *slot, bool is_forward);
+
+/* Runs it to its end, if it has not run. */
+extern void ps_nested_run(PsNested *nested);
 extern void ps_nested_rewind(PsNested *nested);
 extern void ps_nested_end(PsNested *nested);
 
 /* A plan that decides at execution where `query` runs. */
 extern PlannedStmt *ps_later_plan(Query *query);
+
+/* Its rows are got now, not when the first is asked for; other scans: nothing. */
+extern void ps_later_run_now(CustomScanState *node);
 
 /* Registers the scan; called once. */
 extern void ps_later_register(void);

@@ -24,9 +24,11 @@
 
 #include "access/parallel.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/explain.h"
 #include "executor/executor.h"
+#include "link/local.h"
 #include "link/session.h"
 #include "miscadmin.h"
 #include "node/lease.h"
@@ -42,11 +44,15 @@
 #include "route/patience.h"
 #include "route/route.h"
 #include "route/scatter.h"
+#include "route/shards.h"
 #include "route/ship.h"
+#include "tcop/pquery.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
+#include "utils/portal.h"
 #include "utils/rel.h"
 #include "write/capture.h"
 
@@ -175,7 +181,7 @@ decide(PsMention *mention, ParamListInfo params, bool is_final)
 	foreach(cell, mention->targets)
 	{
 		Bitmapset  *shards;
-		int			known = ps_key_shards(lfirst(cell), params, is_final, &shards);
+		int			known = ps_shards_find(lfirst(cell), params, is_final, &shards);
 		int			shard = -1;
 
 		is_later |= known < 0;
@@ -283,16 +289,93 @@ refuse_shipped(Query *query, Way *way)
 			 errhint("Retry the transaction.")));
 }
 
+/* Functions that ask or change the session they run in. */
+static bool
+is_of_session(Oid function, void *context)
+{
+	switch (function)
+	{
+		case F_SET_CONFIG:
+		case F_NEXTVAL:
+		case F_CURRVAL:
+		case F_LASTVAL:
+		case F_SETVAL_REGCLASS_INT8:
+		case F_SETVAL_REGCLASS_INT8_BOOL:
+		case F_PG_NOTIFY:
+			return true;
+		default:
+			/* advisory locks */
+			return (function >= F_PG_ADVISORY_LOCK_INT8 && function <= F_PG_ADVISORY_UNLOCK_ALL) ||
+				(function >= F_PG_ADVISORY_XACT_LOCK_INT8 &&
+				 function <= F_PG_TRY_ADVISORY_XACT_LOCK_SHARED_INT4_INT4);
+	}
+}
+
+static bool
+of_session_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, is_of_session, context))
+		return true;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, of_session_walker, context, 0);
+	return expression_tree_walker(node, of_session_walker, context);
+}
+
+/*
+ * What stands beside a query, and its text would not say: the CHECK OPTION of a
+ * view and the WHERE of a security barrier, when it is written through them; and
+ * SEARCH and CYCLE, which the rewriter has already spelled out.
+ */
+static bool
+hidden_walker(Node *node, void *context)
+{
+	const char **why = context;
+	Query	   *query = (Query *) node;
+	bool		has_view = false;
+	ListCell   *cell;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, hidden_walker, context);
+	*why = "It writes through a view WITH CHECK OPTION or with security_barrier.";
+	foreach(cell, query->withCheckOptions)
+	{
+		if (((WithCheckOption *) lfirst(cell))->kind == WCO_VIEW_CHECK)
+			return true;
+	}
+	foreach(cell, query->resultRelation ? query->rtable : NIL)
+		has_view |= ((RangeTblEntry *) lfirst(cell))->relkind == RELKIND_VIEW;
+	if (has_view && rt_fetch(query->resultRelation, query->rtable)->securityQuals != NIL)
+		return true;
+	*why = "It has a recursive WITH query with SEARCH or CYCLE.";
+	foreach(cell, query->cteList)
+	{
+		CommonTableExpr *cte = lfirst(cell);
+
+		if (cte->search_clause || cte->cycle_clause)
+			return true;
+	}
+	return query_tree_walker(query, hidden_walker, context, 0);
+}
+
 /* Why a statement cannot be run as a whole elsewhere; NULL = it can. */
 static const char *
 unshippable(Query *query, PsMention *mention)
 {
 	List	   *output = query->commandType == CMD_SELECT ? query->targetList :
 		query->returningList;
+	const char *why = NULL;
 	ListCell   *cell;
 
 	if (mention->has_other)
 		return "It also uses ordinary tables of this node.";
+	if (query->commandType == CMD_SELECT && of_session_walker((Node *) query, NULL))
+		return "It calls a function about the session of the client.";
+	if (hidden_walker((Node *) query, &why))
+		return why;
 	foreach(cell, mention->targets)
 	{
 		PsTarget   *target = lfirst(cell);
@@ -310,7 +393,7 @@ unshippable(Query *query, PsMention *mention)
 	return NULL;
 }
 
-/* Rows may not move to a shard elsewhere. */
+/* Where rows move to must be known. */
 static void
 refuse_moves(PsMention *mention)
 {
@@ -320,13 +403,14 @@ refuse_moves(PsMention *mention)
 	{
 		PsTarget   *target = lfirst(cell);
 
-		if (target->is_moved && count_nodes(all_primaries()) > 1)
+		if (target->is_moved && target->moved_to == NIL && count_nodes(all_primaries()) > 1)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot assign the distribution key of table \"%s\"",
+					 errmsg("cannot assign the distribution key of table \"%s\" in this statement",
 							get_rel_name(target->relid)),
-					 errdetail("The row could move to a shard of another node."),
-					 errhint("Delete the row and insert it anew.")));
+					 errdetail("Rows could move to shards of other nodes."),
+					 errhint("Give the key with = in WHERE and assign a constant or parameter; or "
+							 "delete the row and insert it anew.")));
 	}
 }
 
@@ -399,7 +483,7 @@ plan_routed(Query *query, const char *text, int options, ParamListInfo params, b
 	if (is_local_scope(query))
 		return plan_here(query, text, options, params, PS_SCOPE_HERE);
 	if (is_final)
-		ps_key_fix(query, params);
+		ps_shards_fix(query, params);
 	mention = ps_key_find(query);
 	refuse_moves(mention);
 	way = decide(mention, params, is_final);
@@ -431,7 +515,7 @@ plan_routed(Query *query, const char *text, int options, ParamListInfo params, b
 		int			shard = -1;
 
 		/* what is written must be here, the rest may be read elsewhere */
-		if (ps_key_shards(changed, params, is_final, &shards) != 1)
+		if (ps_shards_find(changed, params, is_final, &shards) != 1)
 			refuse_many(query, changed);
 		while ((shard = bms_next_member(shards, shard)) >= 0)
 			if (ps_route_primary(shard) != ps_map_self())
@@ -550,6 +634,48 @@ check_writes(PlannedStmt *plan)
 	}
 }
 
+/* A cursor that is being opened: other statements may run before its first row. */
+static bool
+is_cursor(QueryDesc *desc)
+{
+	return desc->operation == CMD_SELECT && ActivePortal != NULL &&
+		ActivePortal->status == PORTAL_DEFINED && ActivePortal->name[0] != '\0';
+}
+
+/* It shows what was there when it was opened: rows of other nodes are got now. */
+static bool
+get_rows_now(PlanState *state, void *context)
+{
+	if (IsA(state, CustomScanState))
+	{
+		ps_ship_run_now((CustomScanState *) state);
+		ps_scatter_run_now((CustomScanState *) state);
+		ps_later_run_now((CustomScanState *) state);
+	}
+	return planstate_tree_walker(state, get_rows_now, context);
+}
+
+/* Does a plan change or lock rows at this node that outlive the session? */
+static bool
+changes_here(PlannedStmt *plan)
+{
+	ListCell   *cell;
+
+	foreach(cell, plan->rowMarks)
+	{
+		if (RowMarkRequiresRowShareLock(((PlanRowMark *) lfirst(cell))->markType))
+			return true;
+	}
+	foreach(cell, plan->resultRelations)
+	{
+		RangeTblEntry *rte = rt_fetch(lfirst_int(cell), plan->rtable);
+
+		if (get_rel_persistence(rte->relid) != RELPERSISTENCE_TEMP)
+			return true;
+	}
+	return false;
+}
+
 static void
 route_start(QueryDesc *desc, int eflags)
 {
@@ -559,6 +685,8 @@ route_start(QueryDesc *desc, int eflags)
 		previous_start(desc, eflags);
 	else
 		standard_ExecutorStart(desc, eflags);
+	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && changes_here(desc->plannedstmt))
+		ps_local_note();
 	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) || ps_route_is_off() || IsParallelWorker())
 		return;
 	if (plans_epoch != ps_map_epoch())
@@ -566,6 +694,8 @@ route_start(QueryDesc *desc, int eflags)
 		ResetPlanCache();
 		plans_epoch = ps_map_epoch();
 	}
+	if (is_cursor(desc))
+		get_rows_now(desc->planstate, NULL);
 	if (!has_distributed(desc->plannedstmt))
 		return;
 	ps_map_require_serving();

@@ -296,16 +296,22 @@ ps_scatter_install(void)
 
 /* ------------------------------------------------------------ the plan */
 
-/* Columns of the table that are used here, in order. */
+/*
+ * Columns of the table that are used here, in order.  What the rest of the plan
+ * wants of it is in the relation's target: the tlist may be empty at this time,
+ * and be put in later by a projection above.
+ */
 static List *
-used_columns(Index rti, Oid relid, List *tlist, List *quals)
+used_columns(RelOptInfo *rel, Oid relid, List *tlist, List *quals)
 {
+	Index		rti = rel->relid;
 	Bitmapset  *used = NULL;
 	List	   *attnos = NIL;
 	bool		whole;
 	Relation	table = RelationIdGetRelation(relid);
 	int			n = RelationGetNumberOfAttributes(table);
 
+	pull_varattnos((Node *) rel->reltarget->exprs, rti, &used);
 	pull_varattnos((Node *) tlist, rti, &used);
 	pull_varattnos((Node *) quals, rti, &used);
 	whole = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, used);
@@ -404,7 +410,7 @@ make_scan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist,
 		else
 			here = lappend(here, clause);
 	}
-	attnos = used_columns(rel->relid, rte->relid, tlist, here);
+	attnos = used_columns(rel, rte->relid, tlist, here);
 	text = ps_text_of(make_query(root, rel->relid, attnos, remote), &params);
 	scan->scan.plan.targetlist = tlist;
 	scan->scan.plan.qual = here;
@@ -470,6 +476,7 @@ run(ScatterState *state)
 	for (int i = 0; i < n; i++)
 		attnos[i] = list_nth_int(list, i);
 	is_binary = ps_fetch_is_binary(desc, n, attnos);
+	params->shape = ps_fetch_shape(desc, n, attnos);
 	state->fetch = ps_fetch_begin(desc, n, attnos, is_binary, state->is_random);
 	foreach(cell, state->nodes)
 	{
@@ -481,6 +488,13 @@ run(ScatterState *state)
 	foreach(cell, links)
 		ps_fetch_all(state->fetch, lfirst(cell));
 	MemoryContextSwitchTo(old);
+}
+
+void
+ps_scatter_run_now(CustomScanState *node)
+{
+	if (node->methods == &exec_methods && ((ScatterState *) node)->fetch == NULL)
+		run((ScatterState *) node);
 }
 
 static TupleTableSlot *

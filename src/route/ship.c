@@ -335,11 +335,36 @@ run(ShipState *state)
 	uint64		n;
 
 	state->fetch = ps_fetch_begin(desc, desc->natts, NULL, is_binary, state->is_random);
+	params->shape = ps_fetch_shape(desc, desc->natts, NULL);
 	ps_link_send(link, state->text, params, is_binary);
 	n = ps_fetch_all(state->fetch, link);
 	if (plan->commandType != CMD_SELECT && plan->canSetTag)
 		estate->es_processed += n;
 	MemoryContextSwitchTo(old);
+}
+
+/* The rows, unless they are here. */
+static void
+get_rows(ShipState *state)
+{
+	if (state->fetch != NULL || state->nested != NULL)
+		return;
+	if (ps_failover_wait_ms > 0)
+		reach(state);
+	if (state->nested == NULL)
+		run(state);
+}
+
+void
+ps_ship_run_now(CustomScanState *node)
+{
+	ShipState  *state = (ShipState *) node;
+
+	if (node->methods != &exec_methods)
+		return;
+	get_rows(state);
+	if (state->nested)
+		ps_nested_run(state->nested);
 }
 
 static TupleTableSlot *
@@ -348,13 +373,7 @@ access_next(ScanState *ss)
 	ShipState  *state = (ShipState *) ss;
 	bool		is_forward = ScanDirectionIsForward(ss->ps.state->es_direction);
 
-	if (state->fetch == NULL && state->nested == NULL)
-	{
-		if (ps_failover_wait_ms > 0)
-			reach(state);
-		if (state->nested == NULL)
-			run(state);
-	}
+	get_rows(state);
 	if (state->nested)
 		return ps_nested_next(state->nested, ss->ss_ScanTupleSlot, is_forward);
 	return ps_fetch_next(state->fetch, ss->ss_ScanTupleSlot, is_forward);

@@ -6,6 +6,7 @@
 #define PS_ROUTE_SHIP_H
 
 #include "postgres.h"
+#include "nodes/execnodes.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 
@@ -21,5 +22,8 @@ extern PlannedStmt *ps_ship_shell(Query *query, CustomScan *scan);
 
 /* Registers the scan; called once. */
 extern void ps_ship_register(void);
+
+/* Its rows are got now, not when the first is asked for; other scans: nothing. */
+extern void ps_ship_run_now(CustomScanState *node);
 
 #endif

@@ -25,9 +25,13 @@
 #include "rewrite/rewriteManip.h"
 #include "route/scatter.h"
 #include "route/text.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
+
+/* Longest VALUES list whose sequence numbers are taken here. */
+#define DRAWN_ROWS_MAX 1000
 
 /* Types whose values name objects by oid. */
 static bool
@@ -62,26 +66,27 @@ ps_text_is_binary(Oid type)
 	return !names_objects(OidIsValid(element) ? element : type);
 }
 
-/* $n for an expression: the same expression, the same n. */
+/* As text says it: a parameter has the default collation of its type. */
 static Node *
-as_parameter(Node *expr, List **params)
+with_collation(Node *param, Oid collation)
+{
+	CollateExpr *collate = makeNode(CollateExpr);
+
+	if (!OidIsValid(collation) || collation == get_typcollation(exprType(param)))
+		return param;
+	collate->arg = (Expr *) param;
+	collate->collOid = collation;
+	collate->location = -1;
+	return (Node *) collate;
+}
+
+/* $n as what the expression is. */
+static Node *
+parameter(Node *expr, int n)
 {
 	Param	   *param = makeNode(Param);
 	Oid			type = exprType(expr);
-	ListCell   *cell;
-	int			n = 0;
 
-	foreach(cell, *params)
-	{
-		n++;
-		if (equal(lfirst(cell), expr))
-			break;
-	}
-	if (cell == NULL)
-	{
-		*params = lappend(*params, expr);
-		n = list_length(*params);
-	}
 	param->paramkind = PARAM_EXTERN;
 	param->paramid = n;
 	param->paramtype = type;
@@ -89,9 +94,27 @@ as_parameter(Node *expr, List **params)
 	param->paramcollid = exprCollation(expr);
 	param->location = -1;
 	if (ps_text_is_binary(type))
-		return (Node *) param;
-	return (Node *) makeRelabelType((Expr *) param, type, exprTypmod(expr),
-									exprCollation(expr), COERCE_EXPLICIT_CAST);
+		return with_collation((Node *) param, exprCollation(expr));
+	return with_collation((Node *) makeRelabelType((Expr *) param, type, exprTypmod(expr),
+												   get_typcollation(type), COERCE_EXPLICIT_CAST),
+						  exprCollation(expr));
+}
+
+/* $n for an expression: the same expression, the same n. */
+static Node *
+as_parameter(Node *expr, List **params)
+{
+	ListCell   *cell;
+	int			n = 0;
+
+	foreach(cell, *params)
+	{
+		n++;
+		if (equal(lfirst(cell), expr))
+			return parameter(expr, n);
+	}
+	*params = lappend(*params, expr);
+	return parameter(expr, list_length(*params));
 }
 
 static bool
@@ -137,15 +160,30 @@ is_evaluated_here(Node *node)
 /* The mark of a scatter's statement must stay a call: the planner looks for it. */
 static Oid	marker = InvalidOid;
 
+typedef struct Replace
+{
+	List	  **params;
+	List	   *drawn;			/* see draw(); by number */
+} Replace;
+
 static Node *
 to_parameters(Node *node, void *context)
 {
-	List	  **params = context;
+	List	  **params = ((Replace *) context)->params;
 
 	if (node == NULL)
 		return NULL;
 	if (IsA(node, Query))
 		return (Node *) query_tree_mutator((Query *) node, to_parameters, context, 0);
+	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXTERN &&
+		((Param *) node)->paramid < 0)
+	{
+		/* each is a call of its own */
+		Node	   *call = list_nth(((Replace *) context)->drawn, -((Param *) node)->paramid - 1);
+
+		*params = lappend(*params, call);
+		return parameter(call, list_length(*params));
+	}
 	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXTERN)
 		return as_parameter(node, params);
 	if (IsA(node, RangeTblFunction))
@@ -315,6 +353,70 @@ align_assignments(List *targets)
 		list_sort(targets, compare_multiexpr);
 }
 
+/* ------------------------------------------------------------ sequences
+ *
+ * nextval() in a row that an INSERT lists is called here, so that currval() and
+ * lastval() of this session know it as they do after an INSERT into a plain table;
+ * and these, too, are asked here.  Not for the rows of a SELECT, and not for very
+ * many, each of which would be a parameter.
+ */
+
+static bool
+is_drawn(Node *node)
+{
+	if (IsA(node, NextValueExpr))
+		return true;
+	if (!IsA(node, FuncExpr) || depends_on_rows((Node *) ((FuncExpr *) node)->args, NULL))
+		return false;
+	return ((FuncExpr *) node)->funcid == F_NEXTVAL || ((FuncExpr *) node)->funcid == F_CURRVAL ||
+		((FuncExpr *) node)->funcid == F_LASTVAL;
+}
+
+/* Such calls become parameters with the negative of their number in the list. */
+static Node *
+draw(Node *node, void *context)
+{
+	List	  **drawn = context;
+	Param	   *param;
+
+	if (node == NULL || IsA(node, SubLink))
+		return node;
+	if (!is_drawn(node))
+		return expression_tree_mutator(node, draw, context);
+	*drawn = lappend(*drawn, node);
+	param = makeNode(Param);
+	param->paramkind = PARAM_EXTERN;
+	param->paramid = -list_length(*drawn);
+	param->paramtype = exprType(node);
+	param->paramtypmod = exprTypmod(node);
+	param->location = -1;
+	return (Node *) param;
+}
+
+static void
+draw_values(Query *query, List **drawn)
+{
+	ListCell   *cell;
+	ListCell   *row;
+
+	foreach(cell, query->jointree->fromlist == NIL ? query->targetList : NIL)
+	{
+		TargetEntry *tle = lfirst(cell);
+
+		tle->expr = (Expr *) draw((Node *) tle->expr, drawn);
+	}
+	foreach(cell, query->jointree->fromlist == NIL ? NIL : query->rtable)
+	{
+		RangeTblEntry *rte = lfirst(cell);
+
+		if (rte->rtekind != RTE_VALUES || list_length(rte->values_lists) > DRAWN_ROWS_MAX)
+			continue;
+		foreach(row, rte->values_lists)
+			lfirst(row) = draw(lfirst(row), drawn);
+	}
+}
+
+/* context: a list of the calls drawn. */
 static bool
 undo_rewriting(Node *node, void *context)
 {
@@ -325,7 +427,10 @@ undo_rewriting(Node *node, void *context)
 		Query	   *query = (Query *) node;
 
 		if (query->commandType == CMD_INSERT)
+		{
 			align_insert(query);
+			draw_values(query, context);
+		}
 		/* a view's table stands in FROM and is what is changed */
 		if (query->commandType == CMD_UPDATE || query->commandType == CMD_DELETE)
 			rt_fetch(query->resultRelation, query->rtable)->inFromCl = false;
@@ -341,15 +446,16 @@ undo_rewriting(Node *node, void *context)
 char *
 ps_text_of(const Query *query, List **params)
 {
-	Query	   *copy;
+	Query	   *copy = copyObjectImpl(query);
+	Replace		replace = {params, NIL};
 	char	   *text;
 	ListCell   *cell;
 	int			nest = NewGUCNestLevel();
 
 	*params = NIL;
 	marker = ps_scatter_marker();
-	copy = (Query *) to_parameters((Node *) copyObject(query), params);
-	undo_rewriting((Node *) copy, NULL);
+	undo_rewriting((Node *) copy, &replace.drawn);
+	copy = (Query *) to_parameters((Node *) copy, &replace);
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	text = pg_get_querydef(copy, false);
@@ -424,6 +530,11 @@ unshippable_walker(Node *node, void *context)
 		case T_Var:
 			return ((Var *) node)->varattno < 0 || ((Var *) node)->varlevelsup > 0;
 		case T_RelabelType:
+			/* the planner makes a COLLATE this; its text would not say so */
+			if (((RelabelType *) node)->resultcollid !=
+				exprCollation((Node *) ((RelabelType *) node)->arg))
+				return true;
+			return expression_tree_walker(node, unshippable_walker, context);
 		case T_OpExpr:
 		case T_FuncExpr:
 		case T_DistinctExpr:

@@ -22,6 +22,44 @@
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 
+static bool
+depends_on_rows(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_Var:
+		case T_Aggref:
+		case T_GroupingFunc:
+		case T_WindowFunc:
+		case T_SubLink:
+		case T_SubPlan:
+		case T_CurrentOfExpr:
+		case T_SetToDefault:
+		case T_PlaceHolderVar:
+			return true;
+		case T_Param:
+			return ((Param *) node)->paramkind != PARAM_EXTERN;
+		default:
+			return expression_tree_walker(node, depends_on_rows, context);
+	}
+}
+
+Node *
+ps_value_strip(Node *expr)
+{
+	while (expr && IsA(expr, RelabelType))
+		expr = (Node *) ((RelabelType *) expr)->arg;
+	return expr;
+}
+
+bool
+ps_value_depends_on_rows(Node *expr)
+{
+	return depends_on_rows(expr, NULL);
+}
+
 /* A bound parameter as a Const; NULL when it has no value (yet). */
 static Const *
 bound_parameter(Param *param, ParamListInfo params)
@@ -99,9 +137,7 @@ ps_value_of(Node *expr, Oid type, ParamListInfo params, bool is_final,
 {
 	Const	   *constant;
 
-	expr = fold(expr, params, is_final);
-	while (IsA(expr, RelabelType))
-		expr = (Node *) ((RelabelType *) expr)->arg;
+	expr = ps_value_strip(fold(expr, params, is_final));
 	if (!IsA(expr, Const))
 		return is_final ? PS_VALUE_UNKNOWN : PS_VALUE_LATER;
 	constant = (Const *) expr;
@@ -131,8 +167,7 @@ ps_value_elements(Node *array, ParamListInfo params, bool is_final, List **tuple
 	int			n;
 
 	*tuples = NIL;
-	while (IsA(array, RelabelType))
-		array = (Node *) ((RelabelType *) array)->arg;
+	array = ps_value_strip(array);
 	if (IsA(array, ArrayExpr) && !((ArrayExpr *) array)->multidims)
 	{
 		ListCell   *cell;
@@ -141,9 +176,7 @@ ps_value_elements(Node *array, ParamListInfo params, bool is_final, List **tuple
 			*tuples = lappend(*tuples, list_make1(lfirst(cell)));
 		return PS_VALUE_KNOWN;
 	}
-	array = fold(array, params, is_final);
-	while (IsA(array, RelabelType))
-		array = (Node *) ((RelabelType *) array)->arg;
+	array = ps_value_strip(fold(array, params, is_final));
 	if (!IsA(array, Const))
 		return is_final ? PS_VALUE_UNKNOWN : PS_VALUE_LATER;
 	constant = (Const *) array;

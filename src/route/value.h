@@ -31,6 +31,12 @@ extern PsValue ps_value_of(Node *expr, Oid type, ParamListInfo params, bool is_f
 extern PsValue ps_value_elements(Node *array, ParamListInfo params, bool is_final,
 								 List **tuples);
 
+/* The expression below relabellings (casts that change no bytes). */
+extern Node *ps_value_strip(Node *expr);
+
+/* Is anything in an expression not the same for all rows?  Volatile functions may be. */
+extern bool ps_value_depends_on_rows(Node *expr);
+
 /* Evaluates an expression, volatile functions too; a Const. */
 extern Node *ps_value_now(Node *expr, ParamListInfo params);
 

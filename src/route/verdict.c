@@ -16,6 +16,7 @@
 #include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "node/map.h"
 #include "node/relation.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
@@ -346,6 +347,36 @@ judge_statistics(PsVerdict *verdict, CreateStatsStmt *stmt)
 		touch(verdict, linitial(stmt->relations));
 }
 
+/* Is this node the primary of all shards? */
+static bool
+is_alone(void)
+{
+	PsMapShard	state;
+
+	for (int i = 0; i < ps_map_n_shards(); i++)
+	{
+		if (ps_map_shard(i, &state) && state.primary != ps_map_self())
+			return false;
+	}
+	return true;
+}
+
+/* Readers' locks are harmless, and what pg_dump begins with. */
+static void
+judge_lock(PsVerdict *verdict, LockStmt *stmt)
+{
+	ListCell   *cell;
+
+	if (stmt->mode <= AccessShareLock || is_alone())
+		return;
+	foreach(cell, stmt->relations)
+	{
+		if (touch(verdict, lfirst(cell)))
+			refuse(verdict, "It would keep out the statements of this node only.",
+				   "Lock rows with SELECT .. FOR UPDATE.");
+	}
+}
+
 void
 ps_verdict(Node *stmt, PsVerdict *verdict)
 {
@@ -396,6 +427,9 @@ ps_verdict(Node *stmt, PsVerdict *verdict)
 		case T_AlterSeqStmt:
 			if (touch_sequence(verdict, ((AlterSeqStmt *) stmt)->sequence))
 				refuse(verdict, "The sequence numbers a distributed table: each node gives out numbers of its own.", NULL);
+			break;
+		case T_LockStmt:
+			judge_lock(verdict, (LockStmt *) stmt);
 			break;
 		case T_ClusterStmt:
 			if (touch(verdict, ((ClusterStmt *) stmt)->relation))

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "commands/trigger.h"
+#include "link/local.h"
 #include "miscadmin.h"
 #include "node/fault.h"
 #include "node/lease.h"
@@ -118,6 +119,7 @@ touch(int shard)
 	for (int i = 0; i < set.n_touched; i++)
 		if (set.touched[i].shard == shard)
 			return;
+	ps_local_note();
 	ps_map_require_serving();
 	ps_lease_require();
 	if (IsolationIsSerializable())
