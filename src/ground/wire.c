@@ -299,6 +299,9 @@ check_order(const PsRecord *prev, const PsRecord *record)
 		return "a fragment is missing";
 	if (prev->kind == 0)
 		return NULL;
+	if ((prev->flags & PS_RECORD_MORE) && record->kind == PS_RECORD_ABORT &&
+		record->ref_seq == prev->ref_seq)
+		return NULL;			/* the rest was not sent */
 	if (continues != ((prev->flags & PS_RECORD_MORE) != 0))
 		return "a fragment is missing";
 	if (continues && prev->ref_seq != record->ref_seq)

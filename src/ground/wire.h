@@ -43,7 +43,8 @@
  *	...		...		entry: operations, up to the end of the record
  *
  * Fragments of an entry have consecutive seqs and stand at operation
- * boundaries; the entry is known by the seq of its last fragment.
+ * boundaries; the entry is known by the seq of its last fragment.  An entry
+ * that is given up before all of it is sent (W7) ends with its ABORT instead.
  *
  * An operation is one row change:
  *

@@ -47,6 +47,7 @@ typedef struct Copy
 	long		n_keys;
 	long		keys_size;
 	StringInfoData ops;			/* to be sent */
+	MemoryContext scratch;		/* of one row or message */
 	PsCopyStats *stats;
 } Copy;
 
@@ -74,13 +75,20 @@ call(Copy *copy, const char *sql, int n_args, PsArg *args)
 	return result;
 }
 
+/* Resets `scratch`. */
 static void
 flush_ops(Copy *copy)
 {
-	PsArg		arg = ps_arg_bytes(copy->ops.data, copy->ops.len);
+	MemoryContext old = MemoryContextSwitchTo(copy->scratch);
 
 	if (copy->ops.len > 0)
+	{
+		PsArg		arg = ps_arg_bytes(copy->ops.data, copy->ops.len);
+
 		PQclear(call(copy, "SELECT payshard.peer_copy($1)", 1, &arg));
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(copy->scratch);
 	resetStringInfo(&copy->ops);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -209,11 +217,16 @@ all_tables(void)
 	return tables;
 }
 
+/* Resets `scratch`. */
 static void
 put_insert(Copy *copy, const PsRowFormat *format, TupleTableSlot *slot)
 {
+	MemoryContext old = MemoryContextSwitchTo(copy->scratch);
+
 	ps_op_begin(&copy->ops, PS_OP_INSERT, format->table_id, format->shard);
 	ps_row_put(&copy->ops, format, slot);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(copy->scratch);
 	copy->stats->rows++;
 	flush_if_large(copy);
 }
@@ -250,11 +263,16 @@ copy_keys(Copy *copy, long from, long to)
 
 	for (long i = from; i < to; i++)
 	{
+		MemoryContext old = MemoryContextSwitchTo(copy->scratch);
+
 		ps_row_get_key(format, (const uint8 *) copy->keys[i].key, copy->keys[i].bytes, key);
+		MemoryContextSwitchTo(old);
 		ps_row_scan_keys(keys, index, format, key);
 		index_rescan(scan, keys, format->n_key, NULL, 0);
 		if (index_getnext_slot(scan, ForwardScanDirection, row))
 			put_insert(copy, format, row);
+		ExecClearTuple(key);
+		MemoryContextReset(copy->scratch);
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(key);
@@ -327,12 +345,13 @@ void
 ps_copy_shards(PGconn *conn, uint32 node, const char *name, const int *shards, int n,
 			   bool full, PsCopyStats *stats)
 {
-	Copy		copy = {conn, node, name, NULL, 0, 0, {0}, stats};
+	Copy		copy = {.conn = conn, .node = node, .name = name, .stats = stats};
 	char	   *array = ps_int_array(shards, n);
 	List	   *tables = all_tables();
 	bool		too_many;
 
 	initStringInfo(&copy.ops);
+	copy.scratch = AllocSetContextCreate(CurrentMemoryContext, "payshard copy", ALLOCSET_DEFAULT_SIZES);
 	take_own_keys(&copy, array);
 	take_its_keys(&copy, array);
 	sort_keys(&copy);

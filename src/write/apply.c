@@ -42,6 +42,7 @@
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "tcop/tcopprot.h"
+#include "utils/datum.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -244,8 +245,11 @@ apply_batch(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 applie
 	return applied;
 }
 
-/* Journal rows that are not wholly applied: records, in order; n of them. */
-static bytea **
+/*
+ * Journal rows that are not wholly applied: records, in order; n of them, not
+ * detoasted: one at a time is in memory.
+ */
+static struct varlena **
 read_batches(uint32 origin, uint64 incarnation, uint64 applied, int max, int *n)
 {
 	static SPIPlanPtr plan = NULL;
@@ -253,7 +257,7 @@ read_batches(uint32 origin, uint64 incarnation, uint64 applied, int max, int *n)
 	Datum		values[4] = {Int32GetDatum(origin), Int64GetDatum(incarnation),
 	Int64GetDatum(applied), Int32GetDatum(max)};
 	MemoryContext caller = CurrentMemoryContext;
-	bytea	  **batches;
+	struct varlena **batches;
 	bool		isnull;
 
 	SPI_connect();
@@ -266,13 +270,13 @@ read_batches(uint32 origin, uint64 incarnation, uint64 applied, int max, int *n)
 	}
 	SPI_execute_plan(plan, values, NULL, true, 0);
 	*n = SPI_processed;
-	batches = MemoryContextAlloc(caller, sizeof(bytea *) * (*n + 1));
+	batches = MemoryContextAlloc(caller, sizeof(struct varlena *) * (*n + 1));
 	for (int i = 0; i < *n; i++)
 	{
 		Datum		value = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
 		MemoryContext spi = MemoryContextSwitchTo(caller);
 
-		batches[i] = DatumGetByteaPCopy(value);
+		batches[i] = (struct varlena *) DatumGetPointer(datumCopy(value, false, -1));
 		MemoryContextSwitchTo(spi);
 	}
 	PopActiveSnapshot();
@@ -286,7 +290,7 @@ ps_apply_journal(uint32 origin, uint64 incarnation, uint64 applied, uint64 limit
 {
 	PsAborted	aborted = ps_journal_aborted(origin, incarnation);
 	int			n;
-	bytea	  **batches = read_batches(origin, incarnation, applied, max_batches, &n);
+	struct varlena **batches = read_batches(origin, incarnation, applied, max_batches, &n);
 	PsTargets  *targets;
 	bool		stop = false;
 	uint64		from = applied;
@@ -296,9 +300,12 @@ ps_apply_journal(uint32 origin, uint64 incarnation, uint64 applied, uint64 limit
 	targets = ps_targets_begin();
 	for (int i = 0; i < n && !stop; i++)
 	{
+		bytea	   *records = PG_DETOAST_DATUM(batches[i]);
+
 		applied = apply_batch(targets, origin, incarnation, applied, limit, &aborted,
-							  batches[i], &whole, &stop);
-		pfree(batches[i]);
+							  records, &whole, &stop);
+		if (records != (bytea *) batches[i])
+			pfree(records);
 	}
 	ps_targets_end(targets);
 	if (!stop && n < max_batches)

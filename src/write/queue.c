@@ -263,6 +263,7 @@ stop_amid_entry(void)
 /*
  * The rest of a many-fragment entry: others stay out while room is awaited.
  * Interrupts are held; the ERRORs let them in again.
+ * A slow target is waited for as long as it takes anything in (W9).
  */
 static void
 append_rest(PsEntry *entry, int done, PsNodeSet targets)
@@ -279,6 +280,7 @@ append_rest(PsEntry *entry, int done, PsNodeSet targets)
 		if (append(entry->fragments[done], waiter->first_seq + done, waiter->first_seq, targets))
 		{
 			done++;
+			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_gate_timeout_ms);
 			continue;
 		}
 		asleep = sleeping(targets);

@@ -76,6 +76,8 @@ typedef struct Stream
 	int			n_flights;
 	uint64		told_decided;
 	TimestampTz last_sent;
+	bool		has_landed;		/* a batch on this connection */
+	bool		is_futile;		/* the last connection was lost before one had */
 	StringInfoData batch;
 } Stream;
 
@@ -121,9 +123,11 @@ close_stream(const char *why)
 	if (stream.conn)
 		ps_conn_close(stream.conn);
 	if (stream.conn && why)
+	{
 		ps_silence_begin(stream.node);
-	if (stream.conn && why)
+		stream.is_futile = !stream.has_landed;
 		ereport(LOG, (errmsg("payshard: connection to node \"%s\" closed: %s", stream.name, why)));
+	}
 	stream.conn = NULL;
 	stream.n_flights = 0;
 }
@@ -301,6 +305,7 @@ open_stream(void)
 	stream.first = stream.n_flights = 0;
 	stream.told_decided = 0;
 	stream.last_sent = 0;
+	stream.has_landed = false;
 	return true;
 }
 
@@ -389,6 +394,7 @@ land(void)
 	if (status == PS_RECEIVE_OK)
 	{
 		ps_silence_end(stream.node);
+		stream.has_landed = true;
 		ps_lease_granted(stream.node, stream.cursor.incarnation, flight->epoch,
 						 flight->sent_us, flight->promised_ms);
 		ps_queue_acked(stream.node, &stream.cursor, flight->last_seq, flight->end_offset,
@@ -544,8 +550,9 @@ payshard_sender_main(Datum arg)
 		}
 		if (stream.conn)
 			stream_turn();
-		else if (!open_stream())
+		else if (stream.is_futile || !open_stream())
 		{
+			stream.is_futile = false;
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							 PS_RETRY_MS, PG_WAIT_EXTENSION);
 			ResetLatch(MyLatch);

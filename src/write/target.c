@@ -270,13 +270,18 @@ ps_target_delete_key(PsTargets *targets, uint32 table_id, int shard,
 					 const uint8 *key, size_t bytes)
 {
 	Target	   *target = get_target(targets, table_id, shard);
+	MemoryContext old;
 
 	if (target == NULL)
 		return false;
 	targets->estate->es_output_cid = GetCurrentCommandId(true);
+	old = MemoryContextSwitchTo(GetPerTupleMemoryContext(targets->estate));
 	ps_row_get_key(target->format, key, bytes, target->key);
 	if (find_row(target))
 		delete_row(targets, target);
+	MemoryContextSwitchTo(old);
+	ExecClearTuple(target->key);
+	ResetPerTupleExprContext(targets->estate);
 	CommandCounterIncrement();
 	return true;
 }

@@ -175,6 +175,16 @@ test_refusals(void)
 	refuses(at[2] + 29, 13, "a fragment is missing");
 	refuses(at[3] + 21, 1, "a record is malformed");
 	refuses(at[3] + 29, 15, "a record is malformed");
+	refuses(at[2] + 5, 1, "a fragment is missing");
+
+	/* the entry is given up amid its fragments: its ABORT ends it, no other's */
+	buf.data[at[2] + 5] = 1;
+	buf.data[at[3] + 29] = 12;
+	fix_checksum(&buf);
+	ok(ps_batch_read(&batch, buf.data, (size_t) buf.len) == NULL,
+	   "an abort in place of the last fragment");
+	resetStringInfo(&buf);
+	put_sample_batch(&buf);
 
 	for (int i = 0; i < buf.len; i++)
 	{
