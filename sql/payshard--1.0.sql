@@ -1101,7 +1101,8 @@ DECLARE
 BEGIN
 	IF NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN
 		RAISE EXCEPTION 'permission denied for grant_peer'
-			USING ERRCODE = 'insufficient_privilege', HINT = 'Only superusers change a payshard cluster.';
+			USING ERRCODE = 'insufficient_privilege', DETAIL = format('Role "%s" is no superuser.', current_user),
+				HINT = 'Only superusers change a payshard cluster.';
 	END IF;
 	FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
 		AND p.proname LIKE 'peer\_%' AND p.prosecdef

@@ -68,6 +68,12 @@ failed_lately(uint32 node)
 }
 
 PGconn *
+ps_peer_open(uint32 node)
+{
+	return peers[node];
+}
+
+PGconn *
 ps_peer(uint32 node, const char *name, TimestampTz deadline)
 {
 	char	   *error;
@@ -383,6 +389,15 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 	return NULL;
 }
 
+char *
+ps_refusal_sentence(PsRefusal refusal)
+{
+	size_t		length = strlen(refusal);
+	bool		ends = length > 0 && refusal[length - 1] == '.';
+
+	return psprintf("%c%s%s", pg_toupper((unsigned char) refusal[0]), refusal + 1, ends ? "" : ".");
+}
+
 PsMap *
 ps_propose_or_error(PsStep step, void *arg, const char *reason, int timeout_ms)
 {
@@ -393,6 +408,7 @@ ps_propose_or_error(PsStep step, void *arg, const char *reason, int timeout_ms)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s is not possible now", reason),
-				 errdetail("%s", refusal)));
+				 errdetail("%s", ps_refusal_sentence(refusal)),
+				 errhint("See payshard.nodes, payshard.shards and payshard.placements.")));
 	return map;
 }
