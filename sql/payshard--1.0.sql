@@ -179,7 +179,7 @@ CREATE FUNCTION payshard.peer_prepare(cluster_id bigint, ballot bigint,
 CREATE FUNCTION payshard.peer_accept(cluster_id bigint, ballot bigint, value bytea,
 	OUT accepted boolean, OUT promised_ballot bigint)
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_accept';
-CREATE FUNCTION payshard.peer_hello(cluster_id bigint, sender int, incarnation bigint, epoch bigint, attach_seq bigint) RETURNS bytea
+CREATE FUNCTION payshard.peer_hello(hello bytea) RETURNS bytea
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_hello';
 CREATE FUNCTION payshard.peer_journal(batch bytea) RETURNS bytea
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_journal';

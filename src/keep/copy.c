@@ -80,10 +80,14 @@ call(Copy *copy, const char *sql, int n_args, PsArg *args)
 static void
 flush_ops(Copy *copy)
 {
-	PsArg		arg = ps_arg_bytes(copy->ops.data, copy->ops.len);
+	PsArg		arg;
 
 	if (copy->ops.len > 0)
+	{
+		ps_seal(&copy->ops);
+		arg = ps_arg_bytes(copy->ops.data, copy->ops.len);
 		PQclear(call(copy, "SELECT payshard.peer_copy($1)", 1, &arg));
+	}
 	resetStringInfo(&copy->ops);
 	CHECK_FOR_INTERRUPTS();
 }
