@@ -364,6 +364,12 @@ $c->wait_until('node 2 to be out', 60, sub {
 refused(3, "SELECT payshard.remove_node('n1')", 'remove_node: the last copy', '55000', qr/^removing node "n1" would lose the last copy of shards$/, qr/^It holds the only copy in sync of \d+ shards?: \d/, qr/payshard\.placements/);
 refused(3, "SELECT payshard.failover('n1')", 'failover: the last copy', '55000', qr/^failing over node "n1" would lose acknowledged transactions$/, qr/^It holds the only copy in sync of \d+ shards?: \d/, qr/partial => true/);
 
+# Two of three are down: nothing can be decided.
+$c->kill9(3);
+refused(1, "SELECT payshard.set_node('n2', weight => 2)", 'set_node without a majority', '57P03', qr/^no majority of the payshard nodes agreed on a new map in time$/,
+	qr/^1 of 3 nodes can be reached from here\.$/, qr/Start the nodes that are down/);
+refused(1, "SELECT payshard.add_node('n5', 'host=127.0.0.1 port=$free_port')", 'add_node without a majority, nobody there', '08001', qr/^node "n5" cannot be reached$/, qr/Connection refused/, $check);
+$c->start(3);
 $c->start(2);
 $c->wait_all_in_sync(120);
 $c->assert_copies_equal;
