@@ -12,7 +12,7 @@ use PayshardPayments;
 use PayshardProxy;
 use Test::More;
 
-my $c = PayshardCluster->new(nodes => 3, shards => 12, conf => <<'CONF');
+my $c = PayshardCluster->new(nodes => 3, shards => 16, conf => <<'CONF');
 payshard.auto_failover = on
 payshard.lease_timeout = 1500ms
 payshard.suspect_timeout = 1500ms
