@@ -180,7 +180,7 @@ CREATE FUNCTION payshard.peer_prepare(cluster_id bigint, ballot bigint,
 CREATE FUNCTION payshard.peer_accept(cluster_id bigint, ballot bigint, value bytea,
 	OUT accepted boolean, OUT promised_ballot bigint)
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_accept';
-CREATE FUNCTION payshard.peer_hello(cluster_id bigint, sender int, incarnation bigint, epoch bigint, attach_seq bigint) RETURNS bytea
+CREATE FUNCTION payshard.peer_hello(hello bytea) RETURNS bytea
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_hello';
 CREATE FUNCTION payshard.peer_journal(batch bytea) RETURNS bytea
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_journal';
@@ -1109,7 +1109,8 @@ DECLARE
 BEGIN
 	IF NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN
 		RAISE EXCEPTION 'permission denied for grant_peer'
-			USING ERRCODE = 'insufficient_privilege', HINT = 'Only superusers change a payshard cluster.';
+			USING ERRCODE = 'insufficient_privilege', DETAIL = format('Role "%s" is no superuser.', current_user),
+				HINT = 'Only superusers change a payshard cluster.';
 	END IF;
 	FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
 		AND p.proname LIKE 'peer\_%' AND p.prosecdef

@@ -33,6 +33,7 @@ _PG_init(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("payshard must be loaded when the server starts"),
+				 errdetail("It needs shared memory and background processes of its own."),
 				 errhint("Set shared_preload_libraries = 'payshard' in postgresql.conf and restart the server.")));
 	ps_settings_define();
 	ps_shared_install();

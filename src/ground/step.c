@@ -144,6 +144,8 @@ ps_step_create(PsMap *map, const char *cluster, uint64 cluster_id,
 		return "the cluster's name is empty or too long";
 	if (n_shards < 1 || n_shards > PS_SHARDS_MAX)
 		return "the number of shards is out of range";
+	if ((n_shards & (n_shards - 1)) != 0)
+		return "the number of shards is not a power of two";
 	if (copies < 1 || copies > PS_COPIES_MAX)
 		return "the number of copies is out of range";
 	if (load_percent < 100 || load_percent > PS_RING_LOAD_MAX)

@@ -186,8 +186,8 @@ ps_patch_u32(StringInfo buf, int offset, uint32 value)
 
 /* Batches */
 
-static uint32
-checksum(const void *data, size_t bytes)
+uint32
+ps_checksum(const void *data, size_t bytes)
 {
 	pg_crc32c	crc;
 
@@ -195,6 +195,61 @@ checksum(const void *data, size_t bytes)
 	COMP_CRC32C(crc, data, bytes);
 	FIN_CRC32C(crc);
 	return crc;
+}
+
+void
+ps_seal(StringInfo buf)
+{
+	ps_put_u32(buf, ps_checksum(buf->data, (size_t) buf->len));
+}
+
+const char *
+ps_unseal(const void *data, size_t *bytes)
+{
+	PsReader	tail;
+
+	if (*bytes < CRC_BYTES)
+		return "the message is shorter than its checksum";
+	*bytes -= CRC_BYTES;
+	ps_reader_init(&tail, (const uint8 *) data + *bytes, CRC_BYTES);
+	if (ps_read_u32(&tail) != ps_checksum(data, *bytes))
+		return "the checksum does not match";
+	return NULL;
+}
+
+void
+ps_hello_put(StringInfo buf, const PsHello *hello)
+{
+	Assert(buf->len == 0);
+	ps_put_u32(buf, PS_HELLO_MAGIC);
+	ps_put_u64(buf, hello->cluster_id);
+	ps_put_u32(buf, hello->sender);
+	ps_put_u64(buf, hello->incarnation);
+	ps_put_u64(buf, hello->epoch);
+	ps_put_u64(buf, hello->attach_seq);
+	ps_seal(buf);
+}
+
+const char *
+ps_hello_read(PsHello *hello, const void *data, size_t bytes)
+{
+	PsReader	reader;
+	const char *wrong = ps_unseal(data, &bytes);
+
+	memset(hello, 0, sizeof(*hello));
+	if (wrong)
+		return wrong;
+	ps_reader_init(&reader, data, bytes);
+	if (ps_read_u32(&reader) != PS_HELLO_MAGIC)
+		return "the bytes are not a hello";
+	hello->cluster_id = ps_read_u64(&reader);
+	hello->sender = ps_read_u32(&reader);
+	hello->incarnation = ps_read_u64(&reader);
+	hello->epoch = ps_read_u64(&reader);
+	hello->attach_seq = ps_read_u64(&reader);
+	if (reader.bad || reader.at != reader.end)
+		return "the length of the hello is wrong";
+	return NULL;
 }
 
 void
@@ -243,7 +298,7 @@ ps_batch_end(StringInfo buf, uint32 n_records, uint64 last_seq)
 	ps_patch_u32(buf, N_RECORDS_AT, n_records);
 	ps_patch_u32(buf, RECORDS_BYTES_AT,
 				 (uint32) (buf->len - PS_BATCH_HEADER_BYTES));
-	ps_put_u32(buf, checksum(buf->data, (size_t) buf->len));
+	ps_put_u32(buf, ps_checksum(buf->data, (size_t) buf->len));
 }
 
 /* Fills `set`; a shard out of range or named twice is an error. */
@@ -354,7 +409,7 @@ ps_batch_read(PsBatch *batch, const void *data, size_t bytes)
 		return "the bytes are not a batch";
 	if (ps_read_u8(&reader) != PS_WIRE_VERSION)
 		return "the batch has another version";
-	if (ps_read_u32(&tail) != checksum(data, bytes - CRC_BYTES))
+	if (ps_read_u32(&tail) != ps_checksum(data, bytes - CRC_BYTES))
 		return "the checksum does not match";
 	flags = ps_read_u8(&reader);
 	batch->cluster_id = ps_read_u64(&reader);

@@ -66,6 +66,7 @@
 #include "lib/stringinfo.h"
 
 #define PS_WIRE_MAGIC 0x50534231	/* "PSB1" */
+#define PS_HELLO_MAGIC 0x50534831	/* "PSH1" */
 #define PS_WIRE_VERSION 1
 #define PS_WIRE_COLUMNS_MAX 1664
 #define PS_BATCH_HEADER_BYTES 78
@@ -110,6 +111,32 @@ extern void ps_put_u64(StringInfo buf, uint64 value);
 extern void ps_put_name(StringInfo buf, const char *name);
 /* Overwrites four bytes at `offset`, which must exist. */
 extern void ps_patch_u32(StringInfo buf, int offset, uint32 value);
+
+/*
+ * ps_seal, ps_unseal
+ *		Appends the CRC-32C of all bytes of buf, and takes it off again: *bytes
+ *		becomes the length without it.  For messages that are no batch: a hello,
+ *		an answer to a batch, rows of a copy, records of a settlement.
+ *
+ * Returns (unseal) NULL when the bytes are whole, else what is wrong.
+ */
+extern void ps_seal(StringInfo buf);
+extern uint32 ps_checksum(const void *data, size_t bytes);
+extern const char *ps_unseal(const void *data, size_t *bytes);
+
+/* What a sender says first: who it is, and from which seq on it sends. */
+typedef struct PsHello
+{
+	uint64		cluster_id;
+	uint32		sender;
+	uint64		incarnation;
+	uint64		epoch;
+	uint64		attach_seq;
+} PsHello;
+
+/* Its bytes: magic, the fields in their order, seal.  Read as ps_batch_read. */
+extern void ps_hello_put(StringInfo buf, const PsHello *hello);
+extern const char *ps_hello_read(PsHello *hello, const void *data, size_t bytes);
 
 typedef struct PsBatch
 {

@@ -4,11 +4,11 @@
  *
  * create_cluster makes this database node 1 in one local transaction.
  * add_node, on any node: (a) ask the new one who it is and what it lacks; (b)
- * invite it: identity, foreign servers and an empty vote, committed there; (c)
- * define it on all others; (d) a map with it as a voter; (e) await that it has
- * started, that is taken an incarnation; (f) place shards.  Dying after (b) or
- * (c) leaves definitions which the next try finds and uses; the node is a
- * member from (d) on.
+ * invite it: identity, foreign servers and an empty vote; (c) define it on all
+ * others; (b) and (c) are transactions at all nodes, committed when all have
+ * answered; (d) a map with it as a voter; (e) await that it has started, that is
+ * taken an incarnation; (f) place shards.  Dying among the commits leaves
+ * definitions which the next try finds and uses; the node is a member from (d) on.
  */
 #include "postgres.h"
 
@@ -25,6 +25,8 @@
 #include "ground/ring.h"
 #include "ground/step.h"
 #include "keep/cluster.h"
+#include "keep/failover.h"
+#include "keep/fit.h"
 #include "keep/proposer.h"
 #include "libpq-fe.h"
 #include "link/conn.h"
@@ -53,55 +55,6 @@ PS_FUNCTION(payshard_peer_learn);
 PS_FUNCTION(payshard_fdw_validator);
 
 #define PS_JOIN_TIMEOUT_MS 30000
-#define PS_WORKERS_PER_NODE 8
-
-static void
-require_superuser(const char *what)
-{
-	if (!superuser())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for %s", what),
-				 errhint("Only superusers change a payshard cluster.")));
-}
-
-static void
-setting_error(const char *setting, const char *is, const char *should)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("payshard needs another value of %s on this server", setting),
-			 errdetail("It is %s.", is),
-			 errhint("Set %s in postgresql.conf and restart the server.", should)));
-}
-
-/* What a server needs before it can be a node. */
-static void
-require_settings(void)
-{
-	if (ps_shared == NULL)
-		setting_error("shared_preload_libraries", "without payshard", "shared_preload_libraries = 'payshard'");
-	if (strcmp(ps_database, get_database_name(MyDatabaseId)) != 0)
-		setting_error("payshard.database", psprintf("\"%s\"", ps_database),
-					  psprintf("payshard.database = '%s'", get_database_name(MyDatabaseId)));
-	if (max_prepared_xacts == 0)
-		setting_error("max_prepared_transactions", "0", "max_prepared_transactions = 100 (as max_connections, or more)");
-	if (!enableFsync)
-		setting_error("fsync", "off", "fsync = on");
-	if (max_worker_processes < PS_WORKERS_PER_NODE)
-		setting_error("max_worker_processes", psprintf("%d", max_worker_processes),
-					  psprintf("max_worker_processes = %d (or more)", 2 * PS_WORKERS_PER_NODE));
-}
-
-static void
-require_name(const char *name, const char *what)
-{
-	if (name[0] == '\0' || strlen(name) >= PS_NAME_MAX - 10)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" cannot be the name of a %s", name, what),
-				 errdetail("A name has 1 to %d bytes.", PS_NAME_MAX - 11)));
-}
 
 /* An argument as C string, "" when null. */
 static char *
@@ -110,17 +63,35 @@ text_arg(FunctionCallInfo fcinfo, int n)
 	return PG_ARGISNULL(n) ? pstrdup("") : text_to_cstring(PG_GETARG_TEXT_PP(n));
 }
 
+/* Appends an option as a connection string has it. */
+static void
+append_option(StringInfo buf, const char *keyword, const char *value)
+{
+	appendStringInfo(buf, "%s%s='", buf->len ? " " : "", keyword);
+	for (const char *c = value; *c; c++)
+	{
+		if (*c == '\'' || *c == '\\')
+			appendStringInfoChar(buf, '\\');
+		appendStringInfoChar(buf, *c);
+	}
+	appendStringInfoChar(buf, '\'');
+}
+
 /* The conninfo by which this server reaches itself, as a default. */
 static char *
 own_conninfo(void)
 {
+	StringInfoData buf;
 	char	   *host = pstrdup(Unix_socket_directories);
 	char	   *comma = strchr(host, ',');
 
 	if (comma)
 		*comma = '\0';
-	return psprintf("host=%s port=%d dbname=%s", host[0] ? host : "localhost",
-					PostPortNumber, quote_identifier(get_database_name(MyDatabaseId)));
+	initStringInfo(&buf);
+	append_option(&buf, "host", host[0] ? host : "localhost");
+	append_option(&buf, "port", psprintf("%d", PostPortNumber));
+	append_option(&buf, "dbname", get_database_name(MyDatabaseId));
+	return buf.data;
 }
 
 static void
@@ -134,20 +105,8 @@ run_sql(const char *sql)
 static void
 conninfo_options(const char *conninfo, StringInfo server, StringInfo mapping)
 {
-	char	   *error = NULL;
-	PQconninfoOption *options = PQconninfoParse(conninfo, &error);
+	PQconninfoOption *options = ps_fit_parse(conninfo);
 
-	if (options == NULL)
-	{
-		char	   *why = pchomp(error ? error : "out of memory");
-
-		PQfreemem(error);
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" is not a connection string", conninfo),
-				 errdetail("%s", why),
-				 errhint("For example: host=10.0.0.2 port=5432 dbname=pay.")));
-	}
 	for (PQconninfoOption *o = options; o->keyword; o++)
 	{
 		bool		secret = strcmp(o->keyword, "user") == 0 || strncmp(o->keyword, "pass", 4) == 0;
@@ -194,6 +153,17 @@ become_node(uint64 cluster_id, uint32 node_id, const char *name)
 						  "VALUES ($1, 0, 0)", 1, types, args, NULL, false, 0);
 }
 
+/* Was invited before, in vain: its vote stays as it is. */
+static void
+become_another(uint32 node_id, const char *name)
+{
+	Oid			types[2] = {INT4OID, TEXTOID};
+	Datum		args[2] = {Int32GetDatum(node_id), CStringGetTextDatum(name)};
+
+	SPI_execute_with_args("UPDATE payshard.node_self SET node_id = $1, name = $2",
+						  2, types, args, NULL, false, 0);
+}
+
 /* The id that this database gets when the current transaction commits; 0 = none. */
 static uint32 becoming = 0;
 
@@ -230,6 +200,7 @@ require_no_cluster(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("this database is already node \"%s\" of a payshard cluster", identity.name),
+				 errdetail("A database is a node of one cluster, under one name."),
 				 errhint("To start anew, run DROP EXTENSION payshard CASCADE and CREATE EXTENSION payshard.")));
 }
 
@@ -250,11 +221,13 @@ payshard_create_cluster(PG_FUNCTION_ARGS)
 	Oid			types[1] = {BYTEAOID};
 	Datum		args[1];
 
-	require_superuser("create_cluster");
-	require_settings();
+	ps_fit_require_superuser("create_cluster");
+	ps_fit_require_settings();
 	require_no_cluster();
-	require_name(cluster, "cluster");
-	require_name(name, "node");
+	ps_fit_require_name(cluster, "cluster");
+	ps_fit_require_name(name, "node");
+	ps_fit_require_zone(text_arg(fcinfo, 5));
+	ps_fit_require_weight(PG_ARGISNULL(6) ? 1 : PG_GETARG_INT32(6));
 	if (!pg_strong_random(&cluster_id, sizeof(cluster_id)))
 		elog(ERROR, "could not generate random values");
 	cluster_id = (cluster_id >> 1) | 1; /* a positive bigint */
@@ -268,8 +241,10 @@ payshard_create_cluster(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a cluster with %d shards and %d replicas cannot be created", shards, replicas),
-				 errdetail("%s", refusal),
-				 errhint("Shards: a power of two, 1 to %d. Replicas: 1 to %d.", PS_SHARDS_MAX, PS_COPIES_MAX)));
+				 errdetail("%s", ps_refusal_sentence(refusal)),
+				 errhint("Shards: a power of two, 1 to %d. Replicas: 1 to %d. Load: 100 to %d percent.",
+						 PS_SHARDS_MAX, PS_COPIES_MAX, PS_RING_LOAD_MAX)));
+	ps_fit_require_own(name, conninfo);
 	map->changed_at = GetCurrentTimestamp();
 	map->changed_by = map->nodes[0].id;
 	initStringInfo(&bytes);
@@ -291,21 +266,10 @@ payshard_create_cluster(PG_FUNCTION_ARGS)
 Datum
 payshard_peer_check_settings(PG_FUNCTION_ARGS)
 {
-	require_superuser("peer_check_settings");
-	require_settings();
+	ps_fit_require_superuser("peer_check_settings");
+	ps_fit_require_settings();
 	PG_RETURN_VOID();
 }
-
-/* What add_node is about. */
-typedef struct NewNode
-{
-	char	   *name;
-	char	   *conninfo;
-	PsMapNode	node;
-	uint32		id;
-	uint64		former_boot;	/* > 0: an empty server takes a member's place */
-	bool		has_identity;	/* that server is a node already */
-} NewNode;
 
 /* The connection string of a node, from its foreign server. */
 static char *
@@ -325,75 +289,66 @@ conninfo_of(const char *name)
 	{
 		DefElem    *option = lfirst(cell);
 
-		appendStringInfo(&buf, "%s='", option->defname);
-		for (const char *c = defGetString(option); *c; c++)
-		{
-			if (*c == '\'' || *c == '\\')
-				appendStringInfoChar(&buf, '\\');
-			appendStringInfoChar(&buf, *c);
-		}
-		appendStringInfoString(&buf, "' ");
+		append_option(&buf, option->defname, defGetString(option));
 	}
 	return buf.data;
 }
 
-/* (a): is the server of the right make, and free? */
-static void
-require_fit(PGconn *conn, NewNode *new, uint64 cluster_id)
+/* What add_node is about. */
+typedef struct NewNode
 {
-	const char *sql = "SELECT payshard.peer_check_settings(), "
-		"(SELECT extversion FROM pg_extension WHERE extname = 'payshard'), "
-		"current_setting('server_version_num')::int / 10000, "
-		"coalesce((SELECT cluster_id FROM payshard.node_self), 0), "
-		"(SELECT system_identifier FROM pg_control_system())";
-	PGresult   *result = ps_conn_call(conn, sql, 0, NULL, false, ps_deadline(ps_call_timeout_ms));
-	char	   *version;
+	char	   *name;
+	char	   *conninfo;
+	PsMapNode	node;
+	uint32		id;
+	uint64		former_boot;	/* > 0: an empty server takes a member's place */
+	bool		has_identity;	/* that server is a node already */
+} NewNode;
 
-	if (result && PQresultStatus(result) != PGRES_TUPLES_OK &&
-		strncmp(PQresultErrorField(result, PG_DIAG_SQLSTATE), "3F000", 5) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the extension payshard is not installed on node \"%s\"", new->name),
-				 errhint("Run CREATE EXTENSION payshard there first.")));
-	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
-		ps_conn_throw(result, conn, new->name, NULL);
-	version = pstrdup(PQgetvalue(result, 0, 1));
-	if (strcmp(version, PS_EXTENSION_VERSION) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("node \"%s\" has another version of payshard", new->name),
-				 errdetail("It has %s, this node has %s.", version, PS_EXTENSION_VERSION),
-				 errhint("Install the same version and run ALTER EXTENSION payshard UPDATE.")));
-	if (ps_result_int8(result, 0, 2) != PG_VERSION_NUM_MAJOR)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("node \"%s\" has another major version of PostgreSQL", new->name),
-				 errdetail("It has %d, this node has %d.", (int) ps_result_int8(result, 0, 2),
-						   PG_VERSION_NUM_MAJOR),
-				 errhint("All nodes of a cluster need the same major version.")));
-	if (ps_result_int8(result, 0, 3) != 0 && (uint64) ps_result_int8(result, 0, 3) != cluster_id)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("the database of node \"%s\" belongs to another payshard cluster", new->name)));
-	new->has_identity = ps_result_int8(result, 0, 3) != 0;
-	new->node.system_id = (uint64) ps_result_int8(result, 0, 4);
-	PQclear(result);
-	if (new->node.system_id == GetSystemIdentifier())
-		ereport(WARNING,
-				(errmsg("node \"%s\" has the same system identifier as this one", new->name),
-				 errdetail("It was made as a copy of this server, or is this server.")));
-}
-
-/* Calls a function that returns nothing of interest; ERROR when it fails. */
+/* Runs a command, or a function that returns nothing of interest; ERROR when it fails. */
 static void
 call_or_error(PGconn *conn, const char *name, const char *sql, int n_args, PsArg *args)
 {
 	PGresult *result =
 		ps_conn_call(conn, sql, n_args, args, false, ps_deadline(ps_call_timeout_ms));
 
-	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
+	if (result == NULL || (PQresultStatus(result) != PGRES_TUPLES_OK &&
+						   PQresultStatus(result) != PGRES_COMMAND_OK))
 		ps_conn_throw(result, conn, name, sql);
 	PQclear(result);
+}
+
+/* (a): is the server free to become this node? */
+static void
+require_free(const PsServer *server, NewNode *new, PsMap *map)
+{
+	PsMapNode  *member = server->cluster_id == map->cluster_id ?
+		ps_map_node_by_name(map, server->name) : NULL;
+
+	new->has_identity = server->cluster_id != 0;
+	new->node.system_id = server->system_id;
+	if (new->has_identity && server->cluster_id != map->cluster_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("the database of node \"%s\" belongs to another payshard cluster", new->name),
+				 errdetail("It is node \"%s\" there.", server->name),
+				 errhint("To take it in here, run DROP EXTENSION payshard CASCADE and CREATE EXTENSION payshard there first.")));
+	if (member && strcmp(server->name, new->name) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("the database of node \"%s\" is node \"%s\" already", new->name, server->name),
+				 errdetail("A database is a node of one cluster, under one name."),
+				 errhint("See payshard.nodes.")));
+	if (new->has_identity && member == NULL && server->has_started)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("the database of node \"%s\" was node \"%s\" of this cluster", new->name, server->name),
+				 errdetail("It was removed, and keeps what it knew."),
+				 errhint("To take it in anew, drop its distributed tables, run DROP EXTENSION payshard CASCADE and CREATE EXTENSION payshard there.")));
+	if (server->system_id == GetSystemIdentifier())
+		ereport(WARNING,
+				(errmsg("node \"%s\" has the same system identifier as this one", new->name),
+				 errdetail("It was made as a copy of this server, or is this server.")));
 }
 
 /* (b): the new node learns who it is, who the others are, and the map. */
@@ -430,25 +385,50 @@ invite(PGconn *conn, NewNode *new, PsMap *map)
 	call_or_error(conn, new->name, "SELECT payshard.peer_invite($1, $2::int, $3, $4::jsonb, $5)", 5, args);
 }
 
-/* (c): all members, this one too, learn how to reach the new node. */
+/* (c) at one member: not committed yet. */
 static void
-define_everywhere(NewNode *new, PsMap *map)
+define_at(const PsMapNode *node, NewNode *new)
 {
 	PsArg		args[2] = {ps_arg_text(new->name), ps_arg_text(new->conninfo)};
+	PGconn	   *conn = ps_peer(node->id, node->name, ps_deadline(ps_call_timeout_ms));
 
-	for (int i = 0; i < map->n_nodes; i++)
+	if (conn == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("node \"%s\" cannot be reached", node->name),
+				 errdetail("It has to learn how to reach node \"%s\".", new->name),
+				 errhint("All nodes must be up when a node is added.")));
+	call_or_error(conn, node->name, "BEGIN", 0, NULL);
+	call_or_error(conn, node->name, "SELECT payshard.peer_define($1, $2)", 2, args);
+}
+
+/*
+ * (b) and (c): all members, this one too, learn how to reach the new node, and
+ * it learns who it is; each in a transaction, committed when all have done it.
+ */
+static void
+introduce(PGconn *conn, NewNode *new, PsMap *map)
+{
+	PG_TRY();
 	{
-		const PsMapNode *node = &map->nodes[i];
-		PGconn	   *conn;
-
-		conn = ps_peer(node->id, node->name, ps_deadline(ps_call_timeout_ms));
-		if (conn == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("node \"%s\" cannot be reached", node->name),
-					 errhint("All nodes must be up when a node is added.")));
-		call_or_error(conn, node->name, "SELECT payshard.peer_define($1, $2)", 2, args);
+		for (int i = 0; i < map->n_nodes; i++)
+			if (map->nodes[i].id != new->id)
+				define_at(&map->nodes[i], new);
+		call_or_error(conn, new->name, "BEGIN", 0, NULL);
+		invite(conn, new, map);
+		for (int i = 0; i < map->n_nodes; i++)
+			if (map->nodes[i].id != new->id)
+				call_or_error(ps_peer_open(map->nodes[i].id), map->nodes[i].name, "COMMIT", 0, NULL);
+		call_or_error(conn, new->name, "COMMIT", 0, NULL);
 	}
+	PG_CATCH();
+	{
+		/* closed connections roll back what was not committed */
+		for (int i = 0; i < map->n_nodes; i++)
+			ps_peer_drop(map->nodes[i].id);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	/* this node's was committed by a connection, too: our caches must see it */
 	AcceptInvalidationMessages();
 }
@@ -464,7 +444,14 @@ require_replaceable(const PsMap *map, const PsMapNode *member, const NewNode *ne
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("node \"%s\" is in the cluster already", new->name),
+				 errdetail("The connection string leads to that node itself, or to another one of the cluster."),
 				 errhint("To replace a lost data directory, give the connection string of a server on which CREATE EXTENSION payshard has just been run.")));
+	if (ps_failover_answers(member))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("node \"%s\" is in the cluster already", new->name),
+				 errdetail("It answers; only a node whose data directory is lost is replaced."),
+				 errhint("Choose another name; or stop that server first, if it is to be replaced.")));
 	for (int s = 0; s < map->n_shards; s++)
 		if (map->shards[s].primary == member->id)
 			ereport(ERROR,
@@ -533,6 +520,23 @@ has_distributed_tables(void)
 	return has;
 }
 
+/* The id that a new node gets. */
+static uint32
+free_id(PsMap *map)
+{
+	uint32		id = 1;
+
+	if (map->n_nodes >= PS_NODES_MAX - 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("there are as many nodes as can be"),
+				 errdetail("A cluster has at most %d nodes.", PS_NODES_MAX - 1),
+				 errhint("Remove a node with payshard.remove_node() first.")));
+	while (ps_map_node(map, id))
+		id++;
+	return id;
+}
+
 /* add_node(name, conninfo, zone, weight) -> node id */
 Datum
 payshard_add_node(PG_FUNCTION_ARGS)
@@ -540,51 +544,38 @@ payshard_add_node(PG_FUNCTION_ARGS)
 	NewNode		new = {0};
 	PsMap	   *map;
 	PsMapNode  *member;
+	PsServer	server = {0};
 	PGconn	   *conn;
-	char	   *error;
 	bool		has_rows;
 
-	require_superuser("add_node");
+	ps_fit_require_superuser("add_node");
 	ps_map_require_serving();
 	new.name = text_arg(fcinfo, 0);
 	new.conninfo = text_arg(fcinfo, 1);
-	require_name(new.name, "node");
+	ps_fit_require_name(new.name, "node");
+	ps_fit_require_zone(text_arg(fcinfo, 2));
+	ps_fit_require_weight(PG_GETARG_INT32(3));
 	strlcpy(new.node.name, new.name, PS_NAME_MAX);
 	strlcpy(new.node.zone, text_arg(fcinfo, 2), PS_NAME_MAX);
-	new.node.weight = PG_ARGISNULL(3) ? 1 : PG_GETARG_INT32(3);
+	new.node.weight = PG_GETARG_INT32(3);
 	map = ps_map_copy();
 	member = ps_map_node_by_name(map, new.name);
 	new.former_boot = member ? member->boot : 0;
-	if (PG_GETARG_INT32(3) < 0 || PG_GETARG_INT32(3) > PS_RING_WEIGHT_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("weight %d is out of range", PG_GETARG_INT32(3)),
-				 errdetail("A weight is 0 (a witness) to %d.", PS_RING_WEIGHT_MAX)));
-	new.id = 1;
-	while (new.id < PS_NODES_MAX && ps_map_node(map, new.id))
-		new.id++;
-	if (member)
-		new.id = member->id;
-	conn = ps_conn_open_string(new.conninfo, "add_node", ps_deadline(ps_call_timeout_ms), &error);
-	if (conn == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
-				 errmsg("node \"%s\" cannot be reached", new.name),
-				 errdetail("%s", error),
-				 errhint("Check the connection string, pg_hba.conf and the password.")));
+	new.id = member ? member->id : free_id(map);
+	conn = ps_fit_connect(new.name, new.conninfo, ps_identity_peer_role());
 	PG_TRY();
 	{
-		require_fit(conn, &new, map->cluster_id);
+		ps_fit_require_server(conn, new.name, &server);
+		require_free(&server, &new, map);
 		if (new.former_boot > 0)
 			require_replaceable(map, member, &new);
-		invite(conn, &new, map);
+		introduce(conn, &new, map);
 	}
 	PG_FINALLY();
 	{
 		ps_conn_close(conn);
 	}
 	PG_END_TRY();
-	define_everywhere(&new, map);
 	ps_propose_or_error(step_add, &new, psprintf("add node %s", new.name), PS_JOIN_TIMEOUT_MS);
 	await_started(&new);
 	has_rows = has_distributed_tables();
@@ -616,18 +607,37 @@ step_set(PsMap *map, void *arg)
 	return ps_step_set_node(map, set->id, set->weight, set->zone);
 }
 
-/* The member of a name; ERROR 42704 when there is none. */
-static PsMapNode *
-require_member(PsMap *map, const char *name)
+/* ERROR while the node holds anything, or is this one. */
+static void
+require_removable(const PsMap *map, const PsMapNode *node)
 {
-	PsMapNode  *node = ps_map_node_by_name(map, name);
+	StringInfoData list;
+	int			n_held = 0;
+	int			n_last;
 
-	if (node == NULL)
+	initStringInfo(&list);
+	n_last = ps_failover_only_copies(map, node->id, &list);
+	for (int s = 0; s < map->n_shards; s++)
+		n_held += PS_HAS_NODE(map->shards[s].placements, node->id);
+	if (n_last > 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("there is no node \"%s\"", name),
-				 errhint("See payshard.nodes.")));
-	return node;
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("removing node \"%s\" would lose the last copy of shards", node->name),
+				 errdetail_plural("It holds the only copy in sync of %d shard: %s.",
+								  "It holds the only copy in sync of %d shards: %s.", n_last, n_last, list.data),
+				 errhint("Take the nodes with the other copies back first; see payshard.placements.")));
+	if (n_held > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("node \"%s\" holds copies of shards", node->name),
+				 errdetail_plural("It holds a placement of %d shard.", "It holds placements of %d shards.", n_held, n_held),
+				 errhint("Only a node without placements can be removed; see payshard.placements.")));
+	if (node->id == ps_map_self())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" cannot remove itself", node->name),
+				 errdetail("It would not learn the map without it."),
+				 errhint("Call payshard.remove_node() on another node.")));
 }
 
 /* remove_node(name) */
@@ -636,10 +646,15 @@ payshard_remove_node(PG_FUNCTION_ARGS)
 {
 	char	   *name = text_arg(fcinfo, 0);
 	NodeStep	step = {0};
+	PsMap	   *map;
+	PsMapNode  *node;
 
-	require_superuser("remove_node");
+	ps_fit_require_superuser("remove_node");
 	ps_map_require_serving();
-	step.id = require_member(ps_map_copy(), name)->id;
+	map = ps_map_copy();
+	node = ps_failover_member(map, name);
+	require_removable(map, node);
+	step.id = node->id;
 	ps_propose_or_error(step_remove, &step, psprintf("removal of node %s", name), PS_JOIN_TIMEOUT_MS);
 	PG_RETURN_VOID();
 }
@@ -652,12 +667,14 @@ payshard_set_node(PG_FUNCTION_ARGS)
 	NodeStep	step = {0};
 	PsMapNode  *node;
 
-	require_superuser("set_node");
+	ps_fit_require_superuser("set_node");
 	ps_map_require_serving();
-	node = require_member(ps_map_copy(), name);
+	node = ps_failover_member(ps_map_copy(), name);
 	step.id = node->id;
 	step.weight = PG_ARGISNULL(1) ? node->weight : PG_GETARG_INT32(1);
 	step.zone = PG_ARGISNULL(2) ? node->zone : text_arg(fcinfo, 2);
+	ps_fit_require_weight(step.weight);
+	ps_fit_require_zone(step.zone);
 	ps_propose_or_error(step_set, &step, psprintf("setting of node %s", name), PS_JOIN_TIMEOUT_MS);
 	PG_RETURN_VOID();
 }
@@ -673,14 +690,18 @@ payshard_peer_invite(PG_FUNCTION_ARGS)
 	Oid			type = JSONBOID;
 	Datum		arg = PG_GETARG_DATUM(3);
 
-	require_superuser("peer_invite");
-	require_settings();
+	ps_fit_require_superuser("peer_invite");
+	ps_fit_require_settings();
 	if (ps_identity_read(&identity) &&
-		(identity.cluster_id != (uint64) cluster_id || strcmp(identity.name, name) != 0))
+		(identity.cluster_id != (uint64) cluster_id ||
+		 (identity.boot != 0 && (strcmp(identity.name, name) != 0 ||
+								 identity.node_id != PG_GETARG_INT32(1)))))
 		require_no_cluster();
 	SPI_connect();
 	if (identity.cluster_id == 0)
 		become_node(cluster_id, PG_GETARG_INT32(1), name);
+	else if (identity.boot == 0)
+		become_another(PG_GETARG_INT32(1), name);
 	if (SPI_execute_with_args("SELECT m->>0, m->>1 FROM jsonb_array_elements($1) m",
 							  1, &type, &arg, NULL, false, 0) == SPI_OK_SELECT)
 	{
@@ -700,7 +721,7 @@ payshard_peer_invite(PG_FUNCTION_ARGS)
 Datum
 payshard_peer_define(PG_FUNCTION_ARGS)
 {
-	require_superuser("peer_define");
+	ps_fit_require_superuser("peer_define");
 	SPI_connect();
 	define_server(text_arg(fcinfo, 0), text_arg(fcinfo, 1), ps_identity_peer_role());
 	SPI_finish();

@@ -83,8 +83,10 @@ flush_ops(Copy *copy)
 
 	if (copy->ops.len > 0)
 	{
-		PsArg		arg = ps_arg_bytes(copy->ops.data, copy->ops.len);
+		PsArg		arg;
 
+		ps_seal(&copy->ops);
+		arg = ps_arg_bytes(copy->ops.data, copy->ops.len);
 		PQclear(call(copy, "SELECT payshard.peer_copy($1)", 1, &arg));
 	}
 	MemoryContextSwitchTo(old);

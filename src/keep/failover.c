@@ -14,6 +14,7 @@
 
 #include "ground/step.h"
 #include "keep/failover.h"
+#include "keep/fit.h"
 #include "keep/heartbeat.h"
 #include "keep/proposer.h"
 #include "keep/settlement.h"
@@ -83,9 +84,8 @@ ps_failover_propose(uint32 id, uint64 incarnation, const uint32 *prefer, const c
 	return refusal;
 }
 
-/* Names of up to a few shards of which the node holds the only copy. */
-static int
-count_lost(const PsMap *map, uint32 id, StringInfo list)
+int
+ps_failover_only_copies(const PsMap *map, uint32 id, StringInfo list)
 {
 	int			n = 0;
 
@@ -101,9 +101,27 @@ count_lost(const PsMap *map, uint32 id, StringInfo list)
 	return n;
 }
 
-/* (a): does it still answer? */
-static void
-require_lost(const PsMapNode *node)
+PsMapNode *
+ps_failover_member(PsMap *map, const char *name)
+{
+	PsMapNode  *node = ps_map_node_by_name(map, name);
+	StringInfoData names;
+
+	if (node)
+		return node;
+	initStringInfo(&names);
+	for (int i = 0; i < map->n_nodes; i++)
+		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", map->nodes[i].name);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("there is no node \"%s\"", name),
+			 errdetail("The nodes of this cluster are: %s.", names.data),
+			 errhint("See payshard.nodes.")));
+	return NULL;
+}
+
+bool
+ps_failover_answers(const PsMapNode *node)
 {
 	char	   *error;
 	TimestampTz deadline = ps_deadline(Min(ps_peer_timeout_ms, ps_call_timeout_ms));
@@ -112,14 +130,21 @@ require_lost(const PsMapNode *node)
 	bool		answers;
 
 	if (conn == NULL)
-		return;
+		return false;
 	result = ps_conn_call(conn, "SELECT payshard.incarnation()", 0, NULL, false,
 						  ps_deadline(Min(ps_peer_timeout_ms, ps_call_timeout_ms)));
 	answers = result && PQresultStatus(result) == PGRES_TUPLES_OK &&
 		(uint64) ps_result_int8(result, 0, 0) == node->incarnation;
 	PQclear(result);
 	ps_conn_close(conn);
-	if (answers)
+	return answers;
+}
+
+/* (a): does it still answer? */
+static void
+require_lost(const PsMapNode *node)
+{
+	if (ps_failover_answers(node))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("node \"%s\" is healthy", node->name),
@@ -214,34 +239,28 @@ payshard_failover(PG_FUNCTION_ARGS)
 	int			n_lost;
 	int			n_moved = 0;
 
-	if (!superuser())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for failover"),
-				 errhint("Only superusers change a payshard cluster.")));
+	ps_fit_require_superuser("failover");
 	ps_map_require_serving();
 	map = ps_map_copy();
-	node = ps_map_node_by_name(map, name);
-	if (node == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("there is no node \"%s\"", name),
-				 errhint("See payshard.nodes.")));
+	node = ps_failover_member(map, name);
 	if (node->id == ps_map_self())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("node \"%s\" cannot be failed over from itself", name),
+				 errdetail("Who answers is not lost."),
 				 errhint("Call payshard.failover() on another node.")));
 	if (node->state == PS_NODE_FAILED && node->leader == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("node \"%s\" has been failed over already", name)));
+				 errmsg("node \"%s\" has been failed over already", name),
+				 errdetail("It is primary of no shard that has another copy, and nothing of it is to be settled."),
+				 errhint("Start that server again: it rejoins by itself. See payshard.nodes.")));
 	for (int s = 0; s < map->n_shards; s++)
 		n_moved += map->shards[s].primary == node->id;
 	if (node->state != PS_NODE_FAILED)
 	{
 		initStringInfo(&list);
-		n_lost = count_lost(map, node->id, &list);
+		n_lost = ps_failover_only_copies(map, node->id, &list);
 		fail->partial = PG_GETARG_BOOL(2);
 		if (n_lost > 0 && !fail->partial)
 			refuse_loss(node, n_lost, list.data);

@@ -46,6 +46,7 @@ typedef struct Round
 {
 	PsNodeSet	asked;
 	PsNodeSet	yes;
+	uint64		ballot;			/* asked for; 0 = none */
 	uint64		accepted_ballot;	/* highest seen; 0 = none */
 	void	   *value;
 	size_t		value_bytes;
@@ -65,6 +66,12 @@ static bool
 failed_lately(uint32 node)
 {
 	return !TimestampDifferenceExceeds(failed_at[node], GetCurrentTimestamp(), PS_FAILED_LATELY_MS);
+}
+
+PGconn *
+ps_peer_open(uint32 node)
+{
+	return peers[node];
 }
 
 PGconn *
@@ -141,7 +148,9 @@ count_answer(Round *round, uint32 id, PGresult *result, bool with_value)
 		return;
 	}
 	ballot_seen = Max(ballot_seen, (uint64) ps_result_int8(result, 0, 1) >> 6);
-	if (PQgetvalue(result, 0, 0)[0] != 't')
+	/* a yes to another ballot than ours is none: the number was damaged on its way */
+	if (PQgetvalue(result, 0, 0)[0] != 't' ||
+		(round->ballot != 0 && (uint64) ps_result_int8(result, 0, 1) != round->ballot))
 		return;
 	round->yes |= PS_NODE_BIT(id);
 	for (int i = 0; with_value && i < 2; i++)
@@ -230,6 +239,7 @@ read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
 	PsNodeSet	voters = ps_map_voters(known);
 
 	*ballot = ((++ballot_seen) << 6) | ps_map_self();
+	round.ballot = *ballot;
 	PS_FAULT("proposer.before_prepare");
 	args[0] = ps_arg_int8((int64) known->cluster_id);
 	args[1] = ps_arg_int8((int64) *ballot);
@@ -249,7 +259,7 @@ read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
 	voters = ps_map_voters(current);
 	if (!ps_map_is_majority(round.yes & voters, voters))
 	{
-		Round		more = {0};
+		Round		more = {.ballot = *ballot};
 
 		ask_all(&more, current, NULL, "SELECT * FROM payshard.peer_prepare($1, $2)", 2, args, deadline);
 		gather(&more, true, voters & ~round.yes, voters & ~round.yes, deadline);
@@ -271,7 +281,7 @@ static bool
 accept(const PsMap *current, const PsMap *next, uint64 ballot,
 	   StringInfo bytes, TimestampTz deadline)
 {
-	Round		round = {0};
+	Round		round = {.ballot = ballot};
 	PsArg		args[3];
 	PsNodeSet	old_voters = ps_map_voters(current);
 	PsNodeSet	new_voters = ps_map_voters(next);
@@ -383,6 +393,15 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 	return NULL;
 }
 
+char *
+ps_refusal_sentence(PsRefusal refusal)
+{
+	size_t		length = strlen(refusal);
+	bool		ends = length > 0 && refusal[length - 1] == '.';
+
+	return psprintf("%c%s%s", pg_toupper((unsigned char) refusal[0]), refusal + 1, ends ? "" : ".");
+}
+
 PsMap *
 ps_propose_or_error(PsStep step, void *arg, const char *reason, int timeout_ms)
 {
@@ -393,6 +412,7 @@ ps_propose_or_error(PsStep step, void *arg, const char *reason, int timeout_ms)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s is not possible now", reason),
-				 errdetail("%s", refusal)));
+				 errdetail("%s", ps_refusal_sentence(refusal)),
+				 errhint("See payshard.nodes, payshard.shards and payshard.placements.")));
 	return map;
 }

@@ -34,6 +34,9 @@ extern PsMap *ps_propose(PsStep step, void *arg, const char *reason,
 extern PsMap *ps_propose_or_error(PsStep step, void *arg, const char *reason,
 								  int timeout_ms);
 
+/* A refusal as a full sentence, palloc'd. */
+extern char *ps_refusal_sentence(PsRefusal refusal);
+
 /*
  * ps_peer
  *		This process' connection to a node for calls of the keep floor; opened
@@ -41,6 +44,8 @@ extern PsMap *ps_propose_or_error(PsStep step, void *arg, const char *reason,
  */
 struct pg_conn;
 extern struct pg_conn *ps_peer(uint32 node, const char *name, TimestampTz deadline);
+/* The same, if it is open; NULL if not. */
+extern struct pg_conn *ps_peer_open(uint32 node);
 /* Forgets a connection that went wrong. */
 extern void ps_peer_drop(uint32 node);
 

@@ -29,6 +29,8 @@
 #include "executor/spi.h"
 #include "ground/step.h"
 #include "keep/copy.h"
+#include "keep/failover.h"
+#include "keep/fit.h"
 #include "keep/proposer.h"
 #include "keep/rejoin.h"
 #include "libpq-fe.h"
@@ -649,6 +651,24 @@ secondaries_of(const PsMap *map, uint32 id)
 	return ps_int_array(shards, n);
 }
 
+/* ERROR when no placement of the node would be copied. */
+static void
+require_rebuildable(const PsMap *map, const PsMapNode *node)
+{
+	for (int s = 0; s < map->n_shards; s++)
+	{
+		const PsMapShard *shard = &map->shards[s];
+
+		if (shard->primary != node->id && PS_HAS_NODE(shard->in_sync | shard->joining, node->id))
+			return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("node \"%s\" cannot be rebuilt now", node->name),
+			 errdetail("It is a secondary in sync, or joining, of no shard."),
+			 errhint("Shards of which it is primary are not rebuilt; see payshard.placements.")));
+}
+
 /* rebuild_node(node): its secondaries get full copies */
 Datum
 payshard_rebuild_node(PG_FUNCTION_ARGS)
@@ -661,24 +681,19 @@ payshard_rebuild_node(PG_FUNCTION_ARGS)
 	PGresult   *result;
 	PsArg		args[1];
 
-	if (!superuser())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for rebuild_node")));
+	ps_fit_require_superuser("rebuild_node");
 	ps_map_require_serving();
 	map = ps_map_copy();
-	node = ps_map_node_by_name(map, name);
-	if (node == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("there is no node \"%s\"", name),
-				 errhint("See payshard.nodes.")));
+	node = ps_failover_member(map, name);
+	require_rebuildable(map, node);
 	step.id = node->id;
 	conn = ps_peer(node->id, name, ps_deadline(ps_call_timeout_ms));
 	if (conn == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("node \"%s\" cannot be reached", name)));
+				 errmsg("node \"%s\" cannot be reached", name),
+				 errdetail("It has to note which of its shards get a full copy."),
+				 errhint("Start that server, and call payshard.rebuild_node() again.")));
 	/* first: the join may start as soon as the map says OUT */
 	args[0] = ps_arg_text(secondaries_of(map, node->id));
 	result = ps_conn_call(conn, "INSERT INTO payshard.full_copy SELECT unnest($1::int[]), 'rebuild' "

@@ -144,15 +144,19 @@ take_tail(const PsMap *map, uint32 origin, uint32 id, StringInfo map_bytes,
 		PsRecord	record;
 		size_t		bytes;
 		void	   *raw = ps_result_bytes(result, i, 1, &bytes);
+		const char *wrong;
 		bool		found;
 		UnionRecord *entry;
 
 		key.incarnation = (uint64) ps_result_int8(result, i, 0);
+		wrong = ps_unseal(raw, &bytes);
 		ps_reader_init(&reader, raw, bytes);
-		if (!ps_record_next(&reader, &record))
+		if (wrong || !ps_record_next(&reader, &record))
 			ereport(ERROR,
 					(errcode(ERRCODE_PROTOCOL_VIOLATION),
-					 errmsg("a journal record of node %u is damaged", id)));
+					 errmsg("a journal record of node \"%s\" is damaged", ps_map_node_name(id)),
+					 errdetail("It was refused: %s.", wrong ? wrong : "the record is malformed"),
+					 errhint("The settlement is tried again. If it lasts, check network and memory of both machines.")));
 		key.seq = record.seq;
 		if (!speaks_for(map, id, &record))
 			continue;
@@ -326,6 +330,7 @@ journal_union(const PsMap *map, uint32 origin, PsNodeSet members, Union *all, ui
 		args[1] = ps_arg_int8((int64) map->epoch);
 		args[2] = ps_arg_int8((int64) all->sorted[at]->key.incarnation);
 		at = union_bytes(all, at, &bytes);
+		ps_seal(&bytes);
 		args[3] = ps_arg_bytes(bytes.data, bytes.len);
 		for (uint32 id = 1; members >> id; id++)
 			if (PS_HAS_NODE(members, id))

@@ -102,23 +102,60 @@ poll_safely(PGconn *const conn, TimestampTz deadline, PsConnGiveUp give_up, void
 	PG_END_TRY();
 }
 
-/* The end of opening: the connection, or NULL with *error. */
-static PGconn *
-finish_connect(PGconn *conn, TimestampTz deadline, PsConnGiveUp give_up, void *arg, char **error)
+/*
+ * The SQLSTATE in what libpq says verbosely of a server's refusal ("FATAL:
+ * 28P01: ..."), 0 = none; the text becomes what it is by default.
+ */
+static int
+take_sqlstate(char *text)
 {
+	char	   *at = text;
+	char	   *location = strrchr(text, '\n');
+	int			code;
+
+	while ((at = strstr(at, ":  ")) != NULL)
+	{
+		at += 3;
+		if (strspn(at, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 && strncmp(at + 5, ": ", 2) == 0)
+			break;
+	}
+	if (at == NULL)
+		return 0;
+	code = MAKE_SQLSTATE(at[0], at[1], at[2], at[3], at[4]);
+	if (location && strstr(location, ".c:") != NULL)
+		*location = '\0';
+	memmove(at, at + 7, strlen(at + 7) + 1);
+	return code;
+}
+
+/*
+ * The end of opening: the connection, or NULL with *error.  code: NULL, or the
+ * SQLSTATE of a server that refuses; left as it is when none answers.
+ */
+static PGconn *
+finish_connect(PGconn *conn, TimestampTz deadline, PsConnGiveUp give_up, void *arg, char **error,
+			   int *code)
+{
+	int			refusal;
+
 	if (conn == NULL)
 	{
 		ReleaseExternalFD();
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	}
+	PQsetErrorVerbosity(conn, PQERRORS_VERBOSE);
 	poll_safely(conn, deadline, give_up, arg);
 	if (PQstatus(conn) == CONNECTION_OK)
 	{
+		PQsetErrorVerbosity(conn, PQERRORS_DEFAULT);
 		PQsetnonblocking(conn, 1);
 		return conn;
 	}
 	*error = ms_left(deadline) == 0 ? pstrdup("no answer in time") :
 		pchomp(PQerrorMessage(conn));
+	refusal = take_sqlstate(*error);
+	if (code && refusal != 0)
+		*code = refusal;
 	libpqsrv_disconnect(conn);
 	return NULL;
 }
@@ -191,7 +228,7 @@ ps_conn_open_unless(const char *node, Oid user, const char *purpose, TimestampTz
 	keys[n] = NULL;
 	values[n] = NULL;
 	reserve_socket();
-	return finish_connect(PQconnectStartParams(keys, values, false), deadline, give_up, arg, error);
+	return finish_connect(PQconnectStartParams(keys, values, false), deadline, give_up, arg, error, NULL);
 }
 
 PGconn *
@@ -251,15 +288,16 @@ ps_conn_require_credentials(const char *node, Oid user, PGconn *conn)
 }
 
 PGconn *
-ps_conn_open_string(const char *conninfo, const char *purpose,
-					TimestampTz deadline, char **error)
+ps_conn_open_string(const char *conninfo, Oid user, const char *purpose,
+					TimestampTz deadline, char **error, int *code)
 {
-	const char *keys[] = {"dbname", "fallback_application_name", "client_encoding", NULL};
-	const char *values[] = {conninfo, psprintf("payshard %s", purpose),
+	/* before the string, which may name another one */
+	const char *keys[] = {"user", "dbname", "fallback_application_name", "client_encoding", NULL};
+	const char *values[] = {GetUserNameFromId(user, false), conninfo, psprintf("payshard %s", purpose),
 	GetDatabaseEncodingName(), NULL};
 
 	reserve_socket();
-	return finish_connect(PQconnectStartParams(keys, values, true), deadline, NULL, NULL, error);
+	return finish_connect(PQconnectStartParams(keys, values, true), deadline, NULL, NULL, error, code);
 }
 
 void

@@ -54,9 +54,14 @@ extern bool ps_conn_is_refused(const char *error);
  */
 extern void ps_conn_require_credentials(const char *node, Oid user, PGconn *conn);
 
-/* Connects by a conninfo string instead (a node that is not defined yet). */
-extern PGconn *ps_conn_open_string(const char *conninfo, const char *purpose,
-								   TimestampTz deadline, char **error);
+/*
+ * ps_conn_open_string
+ *		Connects by a conninfo string instead (a node that is not defined yet),
+ *		as `user` unless the string names one.  When a server refuses, *code
+ *		becomes its SQLSTATE.
+ */
+extern PGconn *ps_conn_open_string(const char *conninfo, Oid user, const char *purpose,
+								   TimestampTz deadline, char **error, int *code);
 
 extern void ps_conn_close(PGconn *conn);
 

@@ -24,6 +24,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "node/acceptor.h"
+#include "node/damage.h"
 #include "node/fault.h"
 #include "node/lease.h"
 #include "node/settings.h"
@@ -103,7 +104,7 @@ require_ballot(int64 ballot)
 				 errmsg("a ballot must be positive")));
 }
 
-/* The map of a value; ERROR when it is none.  palloc'd. */
+/* The map of a value; FATAL when it is none.  palloc'd. */
 static PsMap *
 read_value(Datum value)
 {
@@ -112,10 +113,7 @@ read_value(Datum value)
 	PsRefusal	wrong = ps_map_read(map, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
 
 	if (wrong)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("these bytes are not a payshard map"),
-				 errdetail("%s", wrong)));
+		ps_damaged("a map", wrong);
 	return map;
 }
 

@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "node/damage.h"
 #include "node/fault.h"
 #include "node/lease.h"
 #include "node/map.h"
@@ -274,10 +275,7 @@ read_foreign(const void *data, size_t bytes)
 	if (wrong)
 	{
 		pfree(map);
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("these bytes are not a payshard map"),
-				 errdetail("%s", wrong)));
+		ps_damaged("a map", wrong);
 	}
 	if (ps_shared->map_loaded && ps_shared->map.cluster_id != map->cluster_id)
 	{

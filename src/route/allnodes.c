@@ -360,7 +360,8 @@ payshard_peer_ddl(PG_FUNCTION_ARGS)
 	if (!superuser())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for peer_ddl")));
+				 errmsg("permission denied for peer_ddl"),
+				 errhint("Only nodes call it on each other, as a superuser.")));
 	GetUserIdAndSecContext(&user, &context);
 	(void) set_config_option("search_path", path, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	if (role[0])

@@ -47,12 +47,13 @@ static const Reason of_relation[] = {
 		"WHEN 'i' THEN 'index' ELSE 'relation of another kind' END), "
 	"'Only ordinary tables can be distributed.'" FROM_TABLE "c.relkind <> 'r'"},
 	{NOT_SUPPORTED,
-		"SELECT format('table \"%s\" cannot be distributed', c.relname), 'It is a table of the system or of payshard itself.', NULL"
+		"SELECT format('table \"%s\" cannot be distributed', c.relname), 'It is a table of the system or of payshard itself.', "
+	"'Only tables of users can be distributed.'"
 	FROM_TABLE "c.relnamespace IN ('pg_catalog'::regnamespace, 'payshard'::regnamespace, 'payshard_data'::regnamespace)"},
 	{NOT_SUPPORTED,
 		"SELECT format('table \"%s\" cannot be distributed', c.relname), "
 		"CASE c.relpersistence WHEN 't' THEN 'It is a temporary table.' ELSE 'It is an unlogged table.' END, "
-		"CASE c.relpersistence WHEN 't' THEN NULL ELSE format('Run ALTER TABLE %s SET LOGGED first.', c.oid::regclass) END"
+		"CASE c.relpersistence WHEN 't' THEN 'Make it a permanent table.' ELSE format('Run ALTER TABLE %s SET LOGGED first.', c.oid::regclass) END"
 	FROM_TABLE "c.relpersistence <> 'p'"},
 	{NOT_SUPPORTED,
 		"SELECT format('table \"%s\" cannot be distributed', c.relname), "
@@ -69,16 +70,18 @@ static const Reason of_relation[] = {
 /* What is wrong with the key. */
 static const Reason of_key[] = {
 	{ERRCODE_INVALID_PARAMETER_VALUE,
-		"SELECT 'a distribution key has 1 to 4 columns', format('There are %s.', cardinality($2)), NULL "
+		"SELECT 'a distribution key has 1 to 4 columns', format('There are %s.', cardinality($2)), "
+		"'Name the columns by which rows are distributed.' "
 	"WHERE cardinality($2) NOT BETWEEN 1 AND 4 OR array_ndims($2) > 1"},
 	{ERRCODE_UNDEFINED_COLUMN,
-		"SELECT format('column \"%s\" of table \"%s\" does not exist', k.name, c.relname), NULL, "
+		"SELECT format('column \"%s\" of table \"%s\" does not exist', k.name, c.relname), 'It is named as a column of the distribution key.', "
 		"format('Its columns are: %s.', (SELECT string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute "
 		"WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)) "
 		"FROM pg_class c, " KEYS "WHERE c.oid = $1 AND NOT EXISTS (SELECT FROM pg_attribute "
 	"WHERE attrelid = $1 AND attname = k.name AND attnum > 0 AND NOT attisdropped)"},
 	{ERRCODE_DUPLICATE_COLUMN,
-	"SELECT format('column \"%s\" appears twice in the distribution key', k.name), NULL, NULL FROM " KEYS "GROUP BY k.name HAVING count(*) > 1"},
+	"SELECT format('column \"%s\" appears twice in the distribution key', k.name), "
+	"format('The key is (%s).', array_to_string($2, ', ')), 'Name each column once.' FROM " KEYS "GROUP BY k.name HAVING count(*) > 1"},
 	{ERRCODE_DATATYPE_MISMATCH,
 		"SELECT format('column \"%s\" cannot be a distribution key', a.attname), "
 		"format('Its type is %s.', format_type(a.atttypid, a.atttypmod)), "
@@ -90,7 +93,8 @@ static const Reason of_key[] = {
 		"'Use a deterministic collation for this column.' FROM " KEY_COLUMNS
 	"JOIN pg_collation l ON l.oid = a.attcollation AND NOT l.collisdeterministic"},
 	{ERRCODE_INVALID_OBJECT_DEFINITION,
-		"SELECT format('column \"%s\" cannot be a distribution key', a.attname), 'It is a generated column.', NULL FROM " KEY_COLUMNS
+		"SELECT format('column \"%s\" cannot be a distribution key', a.attname), 'It is a generated column.', "
+	"'Use a column that is stored as it is given.' FROM " KEY_COLUMNS
 	"WHERE a.attgenerated <> ''"},
 	{ERRCODE_INVALID_TABLE_DEFINITION,
 		"SELECT format('table \"%s\" has no primary key', c.relname), 'Changes of a row are replicated by its primary key.', "
@@ -242,6 +246,32 @@ ps_require_table_owner(Oid relid)
 	ReleaseSysCache(tuple);
 }
 
+/* Who names zones wants copies apart (P3). */
+static void
+warn_of_zones(const PsMap *map)
+{
+	const char *zones[PS_NODES_MAX];
+	int			n_zones = 0;
+
+	for (int i = 0; i < map->n_nodes; i++)
+	{
+		int			z = 0;
+
+		while (z < n_zones && strcmp(zones[z], map->nodes[i].zone) != 0)
+			z++;
+		if (z == n_zones && map->nodes[i].weight > 0)
+			zones[n_zones++] = map->nodes[i].zone;
+	}
+	if ((n_zones > 1 || (n_zones == 1 && zones[0][0] != '\0')) && n_zones < (int) map->copies)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("there are fewer zones than copies of each shard (%u)", map->copies),
+				 errdetail_plural("The nodes with weight are in %d zone: copies of a shard share it and are lost with it.",
+								  "The nodes with weight are in %d zones: copies of a shard share one and are lost with it.",
+								  n_zones, n_zones),
+				 errhint("Add nodes in other zones, or set zones with payshard.set_node().")));
+}
+
 void
 ps_require_distributable(Oid relid, ArrayType *keys, const PsMap *map)
 {
@@ -263,8 +293,10 @@ ps_require_distributable(Oid relid, ArrayType *keys, const PsMap *map)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("there are too few nodes for %u copies of each shard", map->copies),
-				 errdetail("The cluster has %d nodes with weight.", nodes),
+				 errdetail_plural("The cluster has %d node with weight.",
+								  "The cluster has %d nodes with weight.", nodes, nodes),
 				 errhint("Add nodes with payshard.add_node().")));
+	warn_of_zones(map);
 }
 
 void
@@ -322,9 +354,6 @@ ps_require_all_open(const PsMap *map)
 void
 ps_require_all_in_sync(const PsMap *map)
 {
-	const char *zones[PS_NODES_MAX];
-	int			n_zones = 0;
-
 	for (int i = 0; i < map->n_shards; i++)
 	{
 		const PsMapShard *shard = &map->shards[i];
@@ -336,17 +365,4 @@ ps_require_all_in_sync(const PsMap *map)
 					 errdetail("Every placement of every shard must be in sync while a table with rows is distributed."),
 					 errhint("Wait until payshard.placements shows all of them in sync, and retry.")));
 	}
-	for (int i = 0; i < map->n_nodes; i++)
-	{
-		int			z = 0;
-
-		while (z < n_zones && strcmp(zones[z], map->nodes[i].zone) != 0)
-			z++;
-		if (z == n_zones && map->nodes[i].weight > 0)
-			zones[n_zones++] = map->nodes[i].zone;
-	}
-	if (n_zones > 1 && n_zones < (int) map->copies)
-		ereport(NOTICE,
-				(errmsg("there are fewer zones (%d) than copies of each shard (%u)", n_zones, map->copies),
-				 errdetail("Some copies of a shard are in the same zone.")));
 }

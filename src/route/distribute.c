@@ -303,7 +303,8 @@ require_superuser(const char *what)
 	if (!superuser())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for %s", what)));
+				 errmsg("permission denied for %s", what),
+				 errhint("Only nodes call it on each other, as a superuser.")));
 }
 
 /* Everybody's caches forget what they know of a table and its partitions. */
@@ -624,7 +625,8 @@ payshard_nodes_for(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("there is no shard %d", n),
-				 errdetail("Shards are numbered 0 to %d.", ps_map_n_shards() - 1)));
+				 errdetail("Shards are numbered 0 to %d.", ps_map_n_shards() - 1),
+				 errhint("See payshard.shards.")));
 	InitMaterializedSRF(fcinfo, 0);
 	for (uint32 id = 0; id < PS_NODES_MAX; id++)
 	{

@@ -156,7 +156,8 @@ require_superuser(const char *what)
 	if (!superuser())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for %s", what)));
+				 errmsg("permission denied for %s", what),
+				 errhint("Only nodes call it on each other, as a superuser.")));
 }
 
 /* peer_load(relation, columns, rows) */

@@ -262,7 +262,8 @@ payshard_peer_capture_off(PG_FUNCTION_ARGS)
 	if (!superuser())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for peer_capture_off")));
+				 errmsg("permission denied for peer_capture_off"),
+				 errhint("Only nodes call it on each other, as a superuser.")));
 	ps_capture_off = true;
 	PG_RETURN_VOID();
 }

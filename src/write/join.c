@@ -16,6 +16,7 @@
 #include "funcapi.h"
 #include "ground/wire.h"
 #include "miscadmin.h"
+#include "node/damage.h"
 #include "node/fault.h"
 #include "node/identity.h"
 #include "node/map.h"
@@ -203,14 +204,18 @@ Datum
 payshard_peer_copy(PG_FUNCTION_ARGS)
 {
 	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
+	size_t		n_bytes = VARSIZE_ANY_EXHDR(bytes);
+	const char *wrong = ps_unseal(VARDATA_ANY(bytes), &n_bytes);
 	PsReader	reader;
 	PsOp		op;
 	PsTargets  *targets;
 
 	require_peer();
+	if (wrong)
+		ps_damaged("a copy of rows", wrong);
 	PS_FAULT("join.copy");
 	targets = ps_targets_begin();
-	ps_reader_init(&reader, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+	ps_reader_init(&reader, VARDATA_ANY(bytes), n_bytes);
 	while (ps_op_next(&reader, &op))
 	{
 		bool		here;
@@ -228,9 +233,7 @@ payshard_peer_copy(PG_FUNCTION_ARGS)
 	}
 	ps_targets_end(targets);
 	if (reader.bad)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROTOCOL_VIOLATION),
-				 errmsg("rows of a copy are damaged")));
+		ps_damaged("a copy of rows", "an operation is malformed");
 	PG_RETURN_VOID();
 }
 

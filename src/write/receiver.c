@@ -15,6 +15,7 @@
 #include "access/xlog.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "node/damage.h"
 #include "node/fault.h"
 #include "node/identity.h"
 #include "node/lease.h"
@@ -51,6 +52,7 @@ answer(uint8 status, uint32 origin, const char *why)
 	}
 	if (why)
 		appendStringInfoString(&buf, why);
+	ps_put_u32(&buf, ps_checksum(buf.data + VARHDRSZ, buf.len - VARHDRSZ));
 	result = (bytea *) buf.data;
 	SET_VARSIZE(result, buf.len);
 	return result;
@@ -82,22 +84,29 @@ check_sender(uint64 cluster_id, uint32 sender, uint64 incarnation, uint64 epoch,
 	return PS_RECEIVE_OK;
 }
 
-/* peer_hello(cluster_id, sender, incarnation, epoch, attach_seq) */
+/* peer_hello(hello) */
 Datum
 payshard_peer_hello(PG_FUNCTION_ARGS)
 {
-	uint32		sender = PG_GETARG_INT32(1);
-	uint64		incarnation = PG_GETARG_INT64(2);
-	uint64		attach_seq = PG_GETARG_INT64(4);
+	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
+	PsHello		hello;
+	uint32		sender;
+	uint64		incarnation;
+	const char *wrong;
 	const char *why;
 	PsSharedOrigin *origin;
 	uint8		status;
 	uint64		journaled;
 
 	ps_require_peer();
+	wrong = ps_hello_read(&hello, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+	if (wrong)
+		ps_damaged("a hello", wrong);
+	sender = hello.sender;
+	incarnation = hello.incarnation;
 	if (ps_shared->map_loaded)
 		ps_map_lock();
-	status = check_sender(PG_GETARG_INT64(0), sender, incarnation, PG_GETARG_INT64(3), &why);
+	status = check_sender(hello.cluster_id, sender, incarnation, hello.epoch, &why);
 	if (status != PS_RECEIVE_OK)
 		PG_RETURN_BYTEA_P(answer(status, 0, why));
 	PS_FAULT("receiver.hello");
@@ -122,8 +131,8 @@ payshard_peer_hello(PG_FUNCTION_ARGS)
 	 * no member then.
 	 */
 	journaled = pg_atomic_read_u64(&origin->journaled_seq);
-	if (attach_seq > journaled)
-		pg_atomic_write_u64(&origin->journaled_seq, attach_seq);
+	if (hello.attach_seq > journaled)
+		pg_atomic_write_u64(&origin->journaled_seq, hello.attach_seq);
 	PG_RETURN_BYTEA_P(answer(PS_RECEIVE_OK, sender, NULL));
 }
 
@@ -178,10 +187,7 @@ payshard_peer_journal(PG_FUNCTION_ARGS)
 	ps_require_peer();
 	wrong = ps_batch_read(&batch, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
 	if (wrong)
-		ereport(FATAL,
-				(errcode(ERRCODE_PROTOCOL_VIOLATION),
-				 errmsg("a batch of journal entries is damaged"),
-				 errdetail("%s", wrong)));
+		ps_damaged("a batch of journal entries", wrong);
 	if (ps_shared->map_loaded && PS_RULE("W3"))
 		ps_map_lock();
 	status = check_sender(batch.cluster_id, batch.sender, batch.incarnation, batch.epoch, &why);

@@ -3,12 +3,12 @@
  *		The target's end of a stream of entries (W3): functions that the
  *		sender's connection calls.
  *
- *	payshard.peer_hello(cluster_id, sender, incarnation, epoch, attach_seq)
+ *	payshard.peer_hello(hello), as of ps_hello_put
  *	payshard.peer_journal(batch)
  *		-> bytea: status (1), receiver's epoch (8), journaled seq (8), applied
  *		seq (8), flushed WAL position (8), ms for which this node promises the
  *		sender its lease (4; Q1), then: STALE: the receiver's map;
- *		REFUSED: why, as text
+ *		REFUSED: why, as text; sealed (ps_seal)
  */
 #ifndef PS_WRITE_RECEIVER_H
 #define PS_WRITE_RECEIVER_H

@@ -180,16 +180,17 @@ learn(const char *data, size_t bytes)
 	CommitTransactionCommand();
 }
 
-/* Splits an answer; false when it is too short. */
+/* Splits an answer; false when it is not whole. */
 static bool
 read_answer(const PGresult *result, char *status, uint64 *journaled, uint64 *applied,
 			uint64 *lsn, uint32 *promised_ms, const char **rest, size_t *rest_bytes)
 {
 	PsReader	reader;
+	size_t		bytes = PQntuples(result) == 1 ? PQgetlength(result, 0, 0) : 0;
 
-	if (PQntuples(result) != 1 || PQgetlength(result, 0, 0) < PS_RECEIVE_HEADER_BYTES)
+	if (ps_unseal(PQgetvalue(result, 0, 0), &bytes) != NULL || bytes < PS_RECEIVE_HEADER_BYTES)
 		return false;
-	ps_reader_init(&reader, PQgetvalue(result, 0, 0), PQgetlength(result, 0, 0));
+	ps_reader_init(&reader, PQgetvalue(result, 0, 0), bytes);
 	*status = ps_read_u8(&reader);
 	(void) ps_read_u64(&reader);
 	*journaled = ps_read_u64(&reader);
@@ -205,7 +206,9 @@ read_answer(const PGresult *result, char *status, uint64 *journaled, uint64 *app
 static bool
 hello(void)
 {
-	PsArg		args[5];
+	PsHello		words = {0};
+	StringInfoData bytes;
+	PsArg		arg;
 	PGresult   *result;
 	char		status = 0;
 	uint64		journaled;
@@ -218,12 +221,15 @@ hello(void)
 
 	PS_FAULT_AT("sender.before_hello", stream.name);
 	ps_queue_cursor_start(stream.node, &stream.cursor);
-	args[0] = ps_arg_int8((int64) ps_shared->map.cluster_id);
-	args[1] = ps_arg_int8(ps_map_self());
-	args[2] = ps_arg_int8((int64) stream.cursor.incarnation);
-	args[3] = ps_arg_int8((int64) ps_map_epoch());
-	args[4] = ps_arg_int8((int64) stream.cursor.attach_seq);
-	result = ps_conn_call(stream.conn, "SELECT payshard.peer_hello($1, $2::int, $3, $4, $5)", 5, args,
+	words.cluster_id = ps_shared->map.cluster_id;
+	words.sender = ps_map_self();
+	words.incarnation = stream.cursor.incarnation;
+	words.epoch = ps_map_epoch();
+	words.attach_seq = stream.cursor.attach_seq;
+	initStringInfo(&bytes);
+	ps_hello_put(&bytes, &words);
+	arg = ps_arg_bytes(bytes.data, bytes.len);
+	result = ps_conn_call(stream.conn, "SELECT payshard.peer_hello($1)", 1, &arg,
 						  true, ps_deadline(ps_call_timeout_ms));
 	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK ||
 		!read_answer(result, &status, &journaled, &applied, &lsn, &promised_ms,

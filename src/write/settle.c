@@ -23,6 +23,7 @@
 #include "funcapi.h"
 #include "ground/wire.h"
 #include "miscadmin.h"
+#include "node/damage.h"
 #include "node/fault.h"
 #include "node/identity.h"
 #include "node/map.h"
@@ -106,10 +107,14 @@ put_tail_row(ReturnSetInfo *set, uint64 incarnation, const PsRecord *record)
 {
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
+	StringInfoData sealed;
 
 	values[0] = Int64GetDatum(incarnation);
-	values[1] =
-		PointerGetDatum(cstring_to_text_with_len((const char *) record->raw, record->raw_bytes));
+	initStringInfo(&sealed);
+	appendBinaryStringInfo(&sealed, (const char *) record->raw, (int) record->raw_bytes);
+	ps_seal(&sealed);
+	values[1] = PointerGetDatum(cstring_to_text_with_len(sealed.data, sealed.len));
+	pfree(sealed.data);
 	tuplestore_putvalues(set->setResult, set->setDesc, values, nulls);
 }
 
@@ -199,9 +204,13 @@ payshard_peer_settle_journal(PG_FUNCTION_ARGS)
 	uint64		applied;
 	PsReader	reader;
 	PsRecord	record;
+	size_t		bytes = VARSIZE_ANY_EXHDR(records);
+	const char *wrong = ps_unseal(VARDATA_ANY(records), &bytes);
 	int			lacked = 0;
 
 	enter(origin, PG_GETARG_INT64(1));
+	if (wrong)
+		ps_damaged("a union of journal entries", wrong);
 	PS_FAULT("settle.before_journal");
 	applied = ps_position_read(origin, &position_incarnation);
 	if (position_incarnation > incarnation)
@@ -209,7 +218,7 @@ payshard_peer_settle_journal(PG_FUNCTION_ARGS)
 	if (position_incarnation < incarnation)
 		applied = 0;
 	SPI_connect();
-	ps_reader_init(&reader, VARDATA_ANY(records), VARSIZE_ANY_EXHDR(records));
+	ps_reader_init(&reader, VARDATA_ANY(records), bytes);
 	while (ps_record_next(&reader, &record))
 	{
 		if (record.seq <= applied || is_journaled(origin, incarnation, record.seq))
@@ -220,9 +229,7 @@ payshard_peer_settle_journal(PG_FUNCTION_ARGS)
 	}
 	SPI_finish();
 	if (reader.bad)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROTOCOL_VIOLATION),
-				 errmsg("records of a settlement are damaged")));
+		ps_damaged("a union of journal entries", "a record is malformed");
 	ForceSyncCommit();
 	PS_FAULT("settle.journaled");
 	PG_RETURN_INT32(lacked);

@@ -12,7 +12,7 @@ use PayshardPayments;
 use PayshardProxy;
 use Test::More;
 
-my $c = PayshardCluster->new(nodes => 3, shards => 12, auto => 1, conf => <<'CONF');
+my $c = PayshardCluster->new(nodes => 3, shards => 16, auto => 1, conf => <<'CONF');
 payshard.failover_wait = 0
 payshard.lease_timeout = 1500ms
 payshard.suspect_timeout = 1500ms

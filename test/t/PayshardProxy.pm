@@ -6,10 +6,13 @@
 #	$net->cut(1, 2);							# nothing passes between 1 and 2
 #	$net->cut_way(1, 2);						# nothing of 1 reaches 2; 2 still reaches 1
 #	$net->isolate(1);							# from all the others
+#	$net->damage(1, 2, 500, 7);				# flips bits in what the sender of 1 and node 2 say
 #	$net->heal;
 #
 # A cut is silent: bytes wait, connections stay, new ones are never answered.  When it is
 # healed the bytes that waited pass, and connections that were begun meanwhile are closed.
+# Damage is to the stream of journal entries and its answers only, in both directions: what
+# PostgreSQL's own protocol carries for clients has no checksum to be found out by.
 # Clients of the test are not affected: they come through sockets.
 package PayshardProxy;
 
@@ -110,6 +113,26 @@ sub isolate
 	return;
 }
 
+# damage(i, j, bytes, seed): of the connections of node i's sender to node j, one bit in about
+# so many bytes is flipped, the same ones for the same seed and bytes.
+sub damage
+{
+	my ($self, $i, $j, $bytes, $seed) = @_;
+	note("damaging one bit in about $bytes bytes between the sender of node $i and node $j");
+	return $self->_order("damage $i $j $bytes $seed");
+}
+
+# How many bits have been flipped so far.
+sub n_damaged
+{
+	my ($self) = @_;
+	my $control = $self->{control};
+	print $control "count\n";
+	my $answer = <$control> // croak 'the proxy is gone';
+	chomp $answer;
+	return $answer;
+}
+
 sub heal
 {
 	my ($self) = @_;
@@ -132,6 +155,7 @@ sub DESTROY
 # Two sides of a connection are two hashes, each { fh, peer, from, to, out }: what is
 # read at one side goes from node `from` to node `to`, into the `out` of the other.
 my (%side, %cut, @held);
+my (%damage, $random, $n_damaged);
 
 sub _is_cut { my ($from, $to) = @_; return $cut{"$from $to"}; }
 
@@ -168,13 +192,46 @@ sub _accept
 		close $client;
 		return;
 	}
-	my %there = (fh => $client, from => $i, to => $j, out => '');
-	my %back = (fh => $server, from => $j, to => $i, out => '');
+	my %connection = (link => $link, begin => '', is_sender => 0);
+	my %there = (fh => $client, from => $i, to => $j, out => '', connection => \%connection);
+	my %back = (fh => $server, from => $j, to => $i, out => '', connection => \%connection);
 	$there{peer} = \%back;
 	$back{peer} = \%there;
 	$_->blocking(0) foreach $client, $server;
 	$side{ fileno $client } = \%there;
 	$side{ fileno $server } = \%back;
+	return;
+}
+
+# A number below n, of a generator of our own: the same for the same seed.
+sub _random
+{
+	my ($n) = @_;
+	$random = ($random * 1103515245 + 12345) % 2147483648;
+	return int($random / 2147483648 * $n);
+}
+
+# Flips bits in the last bytes of a buffer, if this is a sender's connection.
+sub _damage
+{
+	my ($side, $got) = @_;
+	my $connection = $side->{connection};
+	my $buffer = \$side->{peer}{out};
+
+	if (!$connection->{is_sender})
+	{
+		# its startup packet says what it is, and passes as it is
+		$connection->{begin} .= substr($$buffer, -$got) if length $connection->{begin} < 4096;
+		$connection->{is_sender} = $connection->{begin} =~ /payshard sender/;
+		return;
+	}
+	my $one_in = $damage{ $connection->{link} } // return;
+	foreach my $i (1 .. $got)
+	{
+		next unless _random($one_in) == 0;
+		substr($$buffer, -$i, 1) ^= chr(1 << _random(8));
+		$n_damaged++;
+	}
 	return;
 }
 
@@ -185,6 +242,7 @@ sub _read
 	my $got = sysread $side->{fh}, $side->{peer}{out}, 65536, length $side->{peer}{out};
 
 	return if !defined $got && ($!{EAGAIN} || $!{EINTR});
+	_damage($side, $got) if $got;
 	_write($side->{peer}) if $got;
 	_close($side) unless $got;
 	return;
@@ -208,8 +266,19 @@ sub _obey
 
 	POSIX::_exit(0) unless defined $order;
 	if ($order =~ /^cut (\d+) (\d+)$/) { $cut{"$1 $2"} = 1; }
+	elsif ($order =~ /^damage (\d+) (\d+) (\d+) (\d+)$/)
+	{
+		$damage{"$1 $2"} = $3;
+		$random = $4;
+	}
+	elsif ($order eq "count\n")
+	{
+		print $control(($n_damaged // 0) . "\n");
+		return;
+	}
 	elsif ($order eq "heal\n")
 	{
+		%damage = ();
 		%cut = ();
 		close $_ foreach @held;
 		@held = ();

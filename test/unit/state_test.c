@@ -115,6 +115,8 @@ test_create(void)
 			"the cluster's name is empty or too long");
 	refused(ps_step_create(&map, "c", 9, 0, 3, 110, &node),
 			"the number of shards is out of range");
+	refused(ps_step_create(&map, "c", 9, 12, 3, 110, &node),
+			"the number of shards is not a power of two");
 	refused(ps_step_create(&map, "c", 9, 8, 9, 110, &node),
 			"the number of copies is out of range");
 	refused(ps_step_create(&map, "c", 9, 8, 3, 99, &node),

@@ -201,10 +201,47 @@ test_refusals(void)
 	pfree(buf.data);
 }
 
+static void
+test_seal(void)
+{
+	PsHello		hello = {.cluster_id = 7, .sender = 3, .incarnation = 5, .epoch = 9, .attach_seq = 11};
+	PsHello		read;
+	StringInfoData buf;
+	size_t		bytes;
+	int			n_accepted = 0;
+
+	initStringInfo(&buf);
+	ps_hello_put(&buf, &hello);
+	ok(ps_hello_read(&read, buf.data, (size_t) buf.len) == NULL && read.cluster_id == 7 &&
+	   read.sender == 3 && read.incarnation == 5 && read.epoch == 9 && read.attach_seq == 11,
+	   "a hello is read as it was written");
+	for (int i = 0; i < buf.len; i++)
+	{
+		for (int bit = 0; bit < 8; bit++)
+		{
+			buf.data[i] = (char) (buf.data[i] ^ (1 << bit));
+			n_accepted += ps_hello_read(&read, buf.data, (size_t) buf.len) == NULL;
+			buf.data[i] = (char) (buf.data[i] ^ (1 << bit));
+		}
+		bytes = (size_t) i;
+		n_accepted += ps_hello_read(&read, buf.data, bytes) == NULL;
+		n_accepted += ps_unseal(buf.data, &bytes) == NULL;
+	}
+	ok(n_accepted == 0, "no flipped bit and no cut passes a seal");
+	resetStringInfo(&buf);
+	appendStringInfoString(&buf, "not a hello");
+	ps_seal(&buf);
+	bytes = (size_t) buf.len;
+	ok(ps_unseal(buf.data, &bytes) == NULL && bytes == 11, "a seal comes off");
+	ok(ps_hello_read(&read, buf.data, (size_t) buf.len) != NULL, "what is sealed and no hello is refused");
+	pfree(buf.data);
+}
+
 int
 main(void)
 {
 	test_integers();
+	test_seal();
 	test_round_trip();
 	test_refusals();
 	return done_testing();
