@@ -228,7 +228,8 @@ ps_conn_open_unless(const char *node, Oid user, const char *purpose, TimestampTz
 	keys[n] = NULL;
 	values[n] = NULL;
 	reserve_socket();
-	return finish_connect(PQconnectStartParams(keys, values, false), deadline, give_up, arg, error, NULL);
+	return finish_connect(PQconnectStartParams(keys, values, false), deadline, give_up, arg,
+						  error, NULL);
 }
 
 PGconn *
@@ -297,7 +298,8 @@ ps_conn_open_string(const char *conninfo, Oid user, const char *purpose,
 	GetDatabaseEncodingName(), NULL};
 
 	reserve_socket();
-	return finish_connect(PQconnectStartParams(keys, values, true), deadline, NULL, NULL, error, code);
+	return finish_connect(PQconnectStartParams(keys, values, true), deadline, NULL, NULL,
+						  error, code);
 }
 
 void

@@ -26,12 +26,12 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
-#include "common/hashfn.h"
 #include "libpq/libpq-be-fe-helpers.h"
 #include "link/conn.h"
 #include "link/local.h"
 #include "link/mirror.h"
 #include "link/session.h"
+#include "link/texts.h"
 #include "miscadmin.h"
 #include "node/fault.h"
 #include "node/map.h"
@@ -46,7 +46,6 @@
 #include "utils/syscache.h"
 #include "utils/wait_event.h"
 
-#define STATEMENTS_MAX 256		/* remembered per connection */
 #define LOOK_MS 250				/* between two looks whether a node is gone */
 #define ROLLBACK_MS 2000		/* longest wait for a rollback or a cancel */
 
@@ -67,22 +66,10 @@ struct PsLink
 	bool		is_trying;		/* nothing is there that could be lost */
 	uint64		incarnation;	/* the node's, when the connection was opened */
 	char	   *settings;		/* as the other side has them; NULL = unknown */
-	MemoryContext memory;		/* of statements */
-	HTAB	   *statements;		/* texts sent before; NULL = none */
+	PsTexts    *texts;			/* sent before; NULL = none */
 	int			n_prepared;		/* names given so far */
 	char	   *sql;			/* under way, for error contexts */
 };
-
-/* A text that was sent on a connection, with parameters of these types. */
-typedef struct Statement
-{
-	uint64		hash;			/* hash key: of text, types, shape of the result */
-	uint64		shape;
-	int			name;			/* s<name> is prepared; 0 = it is not */
-	char	   *sql;
-	int			n;				/* parameters */
-	Oid		   *types;			/* n */
-} Statement;
 
 static HTAB *links = NULL;
 
@@ -136,15 +123,6 @@ forget_settings(PsLink *link)
 	link->settings = NULL;
 }
 
-static void
-forget_statements(PsLink *link)
-{
-	if (link->memory)
-		MemoryContextDelete(link->memory);
-	link->memory = NULL;
-	link->statements = NULL;
-}
-
 /* Closes; depth stays: what was open there is lost. */
 static void
 close_link(PsLink *link)
@@ -156,7 +134,7 @@ close_link(PsLink *link)
 	link->is_changing = false;
 	link->n_prepared = 0;
 	forget_settings(link);
-	forget_statements(link);
+	ps_texts_forget(&link->texts);
 }
 
 /* Has the node failed, or started again, since the connection was opened? */
@@ -547,57 +525,22 @@ ps_session(uint32 node, bool may_write)
 	return ps_link(node, GetUserId(), may_write ? PS_LINK_WRITE : PS_LINK_LOCK)->conn;
 }
 
-/* The entry of a text and its types; NULL when another one has their hash. */
-static Statement *
+/* The entry of a text; makes room for it on both sides when there are too many. */
+static PsText *
 remember(PsLink *link, const char *sql, const PsLinkParams *params, bool *found)
 {
-	int			n = params ? params->n : 0;
-	Size		size = n * sizeof(Oid);
-	uint64		shape = params ? params->shape : 0;
-	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) sql, strlen(sql),
-			shape));
-	Statement  *statement;
-
-	if (n > 0)
-		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) params->types, size, hash));
-
-	if (link->statements && hash_get_num_entries(link->statements) >= STATEMENTS_MAX)
+	if (ps_texts_is_full(link->texts))
 	{
-		forget_statements(link);
+		ps_texts_forget(&link->texts);
 		command(link, "DEALLOCATE ALL");
 	}
-	if (link->statements == NULL)
-	{
-		HASHCTL		control = {0};
-
-		control.keysize = sizeof(uint64);
-		control.entrysize = sizeof(Statement);
-		link->memory = AllocSetContextCreate(TopMemoryContext, "payshard statements",
-											 ALLOCSET_DEFAULT_SIZES);
-		control.hcxt = link->memory;
-		link->statements = hash_create("payshard statements", 64, &control,
-									   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	}
-	statement = hash_search(link->statements, &hash, HASH_ENTER, found);
-	if (!*found)
-	{
-		statement->name = 0;
-		statement->sql = MemoryContextStrdup(link->memory, sql);
-		statement->shape = shape;
-		statement->n = n;
-		statement->types = MemoryContextAlloc(link->memory, Max(size, sizeof(Oid)));
-		if (n > 0)
-			memcpy(statement->types, params->types, size);
-	}
-	else if (strcmp(statement->sql, sql) != 0 || statement->shape != shape || statement->n != n ||
-			 (n > 0 && memcmp(statement->types, params->types, size) != 0))
-		return NULL;
-	return statement;
+	return ps_texts_find(&link->texts, sql, params ? params->n : 0, params ? params->types : NULL,
+						 params ? params->shape : 0, found);
 }
 
 /* Prepares a text; names are never used twice on a connection. */
 static void
-prepare(PsLink *link, Statement *statement, const PsLinkParams *params)
+prepare(PsLink *link, PsText *statement, const PsLinkParams *params)
 {
 	char		name[16];
 	int			number = ++link->n_prepared;
@@ -622,7 +565,7 @@ void
 ps_link_send(PsLink *link, const char *sql, const PsLinkParams *params, bool is_binary)
 {
 	bool		found;
-	Statement  *statement = remember(link, sql, params, &found);
+	PsText	   *statement = remember(link, sql, params, &found);
 	int			n = params ? params->n : 0;
 	int			ok;
 

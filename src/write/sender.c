@@ -501,7 +501,7 @@ stream_turn(void)
 		return;
 	}
 	ModifyWaitEvent(stream.events, PS_SOCKET_EVENT,
-					unsent > 0 ? WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE, NULL);
+					WL_SOCKET_READABLE | (unsent > 0 ? WL_SOCKET_WRITEABLE : 0), NULL);
 	(void) WaitEventSetWait(stream.events, nap_ms(), &event, 1, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	take_answers();
