@@ -321,8 +321,9 @@ no_majority(const PsMap *known)
 {
 	PsNodeSet	reached = 0;
 
+	/* this one is here, whatever became of its connection to itself in the last round */
 	for (int i = 0; i < known->n_nodes; i++)
-		if (peers[known->nodes[i].id])
+		if (known->nodes[i].id == ps_map_self() || peers[known->nodes[i].id])
 			reached |= PS_NODE_BIT(known->nodes[i].id);
 	ereport(ERROR,
 			(errcode(ERRCODE_CANNOT_CONNECT_NOW),
