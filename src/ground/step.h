@@ -14,6 +14,8 @@
  * A placement:	IN_SYNC  --no answer, failover-->  OUT
  *				OUT  --J3-->  JOINING  --J4-->  IN_SYNC
  *				JOINING  --new primary or incarnation, no answer-->  OUT
+ *
+ * Placements that come and go: move.h.
  */
 #ifndef PS_GROUND_STEP_H
 #define PS_GROUND_STEP_H
@@ -48,7 +50,7 @@ extern PsRefusal ps_step_add_node(PsMap *map, const PsMapNode *node,
  * Refused while a shard is recovering.
  * has_rows = true: primaries and placements stay; shards with fewer than
  * `copies` placements get more, from the ring's order, new zones first, which
- * are out.
+ * are out, and arrive.
  *
  * Where nodes are too few, shards have fewer placements.  Succeeds also when
  * nothing changes.
@@ -139,6 +141,13 @@ extern PsRefusal ps_step_join(PsMap *map, uint32 primary, uint32 id,
 							  const bool *shards);
 extern PsRefusal ps_step_in_sync(PsMap *map, uint32 primary, uint32 id,
 								 const bool *shards);
+
+/*
+ * ps_step_unjoin
+ *		Node `id` leaves the joining sets of all shards of `primary`: what a
+ *		process that is gone had begun starts again.
+ */
+extern PsRefusal ps_step_unjoin(PsMap *map, uint32 primary, uint32 id);
 
 /*
  * ps_step_rebuild
