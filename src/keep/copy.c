@@ -23,9 +23,14 @@
 #include "miscadmin.h"
 #include "node/relation.h"
 #include "node/settings.h"
+#include "postmaster/interrupt.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
 #include "write/row.h"
 
 #define PS_COPY_TIMEOUT_MS 600000
@@ -48,6 +53,9 @@ typedef struct Copy
 	long		keys_size;
 	StringInfoData ops;			/* to be sent */
 	MemoryContext scratch;		/* of one row or message */
+	bool		has_limit;		/* payshard.copy_rate holds */
+	TimestampTz begun;
+	uint64		bytes;			/* sent since */
 	PsCopyStats *stats;
 } Copy;
 
@@ -75,6 +83,36 @@ call(Copy *copy, const char *sql, int n_args, PsArg *args)
 	return result;
 }
 
+/*
+ * Waits as long as what is sent should have taken; between messages, so that it
+ * may be interrupted, and a changed setting is heeded.
+ */
+static void
+slow_down(Copy *copy)
+{
+	for (;;)
+	{
+		int64		due_us;
+		int64		left_ms;
+
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		CHECK_FOR_INTERRUPTS();
+		if (!copy->has_limit || ps_copy_rate_kb == 0)
+			return;
+		due_us = (int64) (copy->bytes * 1000000.0 / (ps_copy_rate_kb * 1024.0));
+		left_ms = (copy->begun + due_us - GetCurrentTimestamp()) / 1000;
+		if (left_ms <= 0)
+			return;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) Min(left_ms, 1000), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
 /* Resets `scratch`. */
 static void
 flush_ops(Copy *copy)
@@ -85,6 +123,7 @@ flush_ops(Copy *copy)
 	{
 		PsArg		arg;
 
+		copy->bytes += copy->ops.len;
 		ps_seal(&copy->ops);
 		arg = ps_arg_bytes(copy->ops.data, copy->ops.len);
 		PQclear(call(copy, "SELECT payshard.peer_copy($1)", 1, &arg));
@@ -92,7 +131,7 @@ flush_ops(Copy *copy)
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(copy->scratch);
 	resetStringInfo(&copy->ops);
-	CHECK_FOR_INTERRUPTS();
+	slow_down(copy);
 }
 
 static void
@@ -353,6 +392,8 @@ ps_copy_shards(PGconn *conn, uint32 node, const char *name, const int *shards, i
 	bool		too_many;
 
 	initStringInfo(&copy.ops);
+	copy.has_limit = full;
+	copy.begun = GetCurrentTimestamp();
 	copy.scratch = AllocSetContextCreate(CurrentMemoryContext, "payshard copy", ALLOCSET_DEFAULT_SIZES);
 	take_own_keys(&copy, array);
 	take_its_keys(&copy, array);
@@ -363,6 +404,8 @@ ps_copy_shards(PGconn *conn, uint32 node, const char *name, const int *shards, i
 	{
 		long		from = 0;
 		long		to;
+		long		rows = stats->rows;
+		uint64		bytes = copy.bytes + copy.ops.len;
 
 		while (from < copy.n_keys && copy.keys[from].shard != shards[i])
 			from++;
@@ -371,6 +414,8 @@ ps_copy_shards(PGconn *conn, uint32 node, const char *name, const int *shards, i
 			to++;
 		copy_shard(&copy, shards[i], from, to,
 				   full || too_many || (from < to && copy.keys[from].table_id == 0), tables);
+		stats->shard_rows[i] = stats->rows - rows;
+		stats->shard_bytes[i] = copy.bytes + copy.ops.len - bytes;
 	}
 	flush_ops(&copy);
 	hand_over_dirty_keys(&copy, array);

@@ -545,16 +545,18 @@ ps_route_plan(Query *query, const char *text, int options, ParamListInfo params)
 
 /*
  * A partition that is read or written here: are we its primary still?
- * *is_used is set when it is one.
+ * *terms grows by its term, which is at least 1.
  */
 static void
-check_relation(Relation rel, bool *is_used)
+check_relation(Relation rel, uint64 *terms)
 {
 	const PsRelation *part = rel ? ps_relation(RelationGetRelid(rel)) : NULL;
+	PsMapShard	state;
 
 	if (part == NULL || part->shard < 0)
 		return;
-	*is_used = true;
+	if (ps_map_shard(part->shard, &state))
+		*terms += state.term;
 	if (ps_route_primary(part->shard) == ps_map_self())
 		return;
 	if (shipped)
@@ -676,10 +678,31 @@ changes_here(PlannedStmt *plan)
 	return false;
 }
 
+/*
+ * Is this node the primary of all that is read or written here, and has it the
+ * lease?  Where that was waited for and the map has changed, in the same terms as
+ * before: the snapshot is older than the wait.  Terms only grow: their sum tells.
+ */
+static void
+check_shards(PlanState *state)
+{
+	uint64		terms = 0;
+	uint64		terms_after = 0;
+
+	check_state(state, &terms);
+	if (terms == 0 || !ps_lease_require())	/* the snapshot is taken */
+		return;
+	check_state(state, &terms_after);
+	if (terms != terms_after)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the payshard map changed while the statement waited for a lease"),
+				 errhint("Retry the transaction.")));
+}
+
 static void
 route_start(QueryDesc *desc, int eflags)
 {
-	bool		uses_shards = false;
 
 	if (previous_start)
 		previous_start(desc, eflags);
@@ -701,9 +724,7 @@ route_start(QueryDesc *desc, int eflags)
 	ps_map_require_serving();
 	check_writes(desc->plannedstmt);
 	ps_session_claim(ps_map_self());
-	check_state(desc->planstate, &uses_shards);
-	if (uses_shards)
-		ps_lease_require();		/* the snapshot is taken */
+	check_shards(desc->planstate);
 }
 
 static void
@@ -730,14 +751,13 @@ payshard_local_scope(PG_FUNCTION_ARGS)
 {
 	uint64		epoch = (uint64) PG_GETARG_INT64(0);
 
-	if (epoch != ps_map_epoch())
+	if (epoch != ps_map_epoch() || ps_lease_require())
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the nodes do not have the same map"),
 				 errdetail("The statement was planned in epoch " UINT64_FORMAT
 						   ", this node has " UINT64_FORMAT ".", epoch, ps_map_epoch()),
 				 errhint("Retry the transaction.")));
-	ps_lease_require();
 	PG_RETURN_BOOL(true);
 }
 

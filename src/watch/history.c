@@ -275,7 +275,7 @@ follow(Incident *incident, PsMap *after, uint32 id, TimestampTz at)
 			PS_HAS_NODE(shard->in_sync, id))
 			is_resumed = false;
 		if (PS_HAS_NODE(shard->waits, id) ||
-			(ps_map_placement(shard, id) != PS_PLACEMENT_NONE && !PS_HAS_NODE(shard->in_sync, id)))
+			PS_HAS_NODE(shard->placements & ~shard->in_sync & ~shard->arriving, id))
 			is_back = false;
 	}
 	if (now && strncmp(after->reason, settled, strlen(settled)) == 0)

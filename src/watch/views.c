@@ -220,6 +220,8 @@ payshard_show_placements(PG_FUNCTION_ARGS)
 			ps_out_node(&out, map, id);
 			ps_out_text(&out, states[state]);
 			ps_out_text(&out, id == shard->primary ? "primary" : "secondary");
+			ps_out_text(&out, PS_HAS_NODE(shard->arriving, id) ? "arriving" :
+						PS_HAS_NODE(shard->leaving, id) ? "leaving" : NULL);
 			ps_out_row(&out);
 		}
 	}

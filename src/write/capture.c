@@ -121,7 +121,7 @@ touch(int shard)
 			return;
 	ps_local_note();
 	ps_map_require_serving();
-	ps_lease_require();
+	(void) ps_lease_require();
 	if (IsolationIsSerializable())
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

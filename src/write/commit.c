@@ -306,7 +306,7 @@ pre_commit(void)
 	ps_session_pre_commit();
 	if (set->n_touched == 0 || set->n_chunks == 0)
 		return;
-	ps_lease_require();
+	(void) ps_lease_require();	/* W2 looks at the terms again */
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	entry = encode_entry(set);
 	enqueue(entry);
