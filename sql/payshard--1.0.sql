@@ -269,6 +269,18 @@ COMMENT ON FUNCTION payshard.rebuild_node IS 'gives all placements of a node, bu
 CREATE FUNCTION payshard.peer_await_applied(origin int, incarnation bigint, seq bigint, timeout_ms int) RETURNS boolean
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_await_applied';
 
+CREATE FUNCTION payshard.switchover(node text, target text DEFAULT NULL,
+	OUT from_node text, OUT to_node text, OUT shards int[], OUT pause_ms double precision)
+	RETURNS SETOF record LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_switchover_node';
+COMMENT ON FUNCTION payshard.switchover(text, text) IS 'makes other nodes primary of all shards of a node, each one that has a copy in sync; or one target, of those of which it has one. Clients notice nothing but a pause: pause_ms, for which writes to these shards waited at most';
+CREATE FUNCTION payshard.switchover(shard int, target text DEFAULT NULL,
+	OUT from_node text, OUT to_node text, OUT shards int[], OUT pause_ms double precision)
+	RETURNS SETOF record LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_switchover_shard';
+COMMENT ON FUNCTION payshard.switchover(int, text) IS 'the same for one shard';
+CREATE FUNCTION payshard.peer_switch(shards int[], target int) RETURNS double precision
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_switch';
+COMMENT ON FUNCTION payshard.peer_switch IS 'between nodes: makes another node primary of shards of this one; returns for how many ms writes to them waited at most';
+
 ----------------------------------------------------------------------
 -- Moving shards (J5)
 ----------------------------------------------------------------------
@@ -1223,7 +1235,7 @@ BEGIN
 		AND p.proname IN ('peer_learn', 'peer_prepare', 'peer_accept', 'peer_hello', 'peer_journal', 'peer_tail',
 			'peer_settle_journal', 'peer_settle_apply', 'peer_history', 'peer_events', 'peer_spans', 'peer_moves', 'peer_shard_bytes', 'peer_heard', 'peer_suspects',
 			'peer_hold', 'peer_table_digests', 'peer_digest', 'peer_await_applied', 'peer_join_begin', 'peer_join_keys',
-			'peer_copy', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')
+			'peer_copy', 'peer_switch', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')
 	LOOP
 		EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, pg_temp', f);
 	END LOOP;

@@ -19,6 +19,8 @@ int			ps_pipeline_depth;
 int			ps_peer_timeout_ms;
 int			ps_call_timeout_ms;
 int			ps_gate_timeout_ms;
+int			ps_switchover_timeout_ms;
+int			ps_switchover_pause_ms;
 int			ps_commit_timeout_ms;
 int			ps_abort_timeout_ms;
 int			ps_shutdown_timeout_ms;
@@ -70,6 +72,10 @@ static const IntSetting int_settings[] = {
 	&ps_failover_wait_ms, 10000, 0, 600000, PGC_USERSET, GUC_UNIT_MS},
 	{"payshard.gate_timeout", "Longest wait of a commit before it is enqueued: for a closed gate, a full queue or a missing copy.",
 	&ps_gate_timeout_ms, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.switchover_timeout", "Longest time for which a switchover is tried: then a transaction that does not end, or a node that does not follow, is in the way.",
+	&ps_switchover_timeout_ms, 30000, 100, 3600000, PGC_USERSET, GUC_UNIT_MS},
+	{"payshard.switchover_pause", "Longest time for which one try of a switchover makes writes wait before it gives way to them.",
+	&ps_switchover_pause_ms, 1000, 10, 600000, PGC_USERSET, GUC_UNIT_MS},
 	{"payshard.commit_timeout", "Longest wait of a commit for the other copies; then it is aborted everywhere.",
 	&ps_commit_timeout_ms, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.abort_timeout", "Longest wait for an abort to be confirmed by the other nodes; then the outcome is unknown.",

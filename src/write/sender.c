@@ -487,8 +487,12 @@ stream_turn(void)
 	if (stream.conn == NULL)
 		return;
 	idle_long = stream.n_flights == 0 && nap_ms() <= 1;
-	if (idle_long)
+	if (idle_long || (peer()->is_urgent && stream.n_flights < max_flights))
+	{
+		peer()->is_urgent = false;
+		pg_memory_barrier();
 		send_batch(true);
+	}
 	if (stream.conn == NULL)
 		return;
 	/* with room for a batch, and nothing to send, we are woken for an entry */
