@@ -44,6 +44,8 @@ typedef struct PsMapNode
 	uint32		leader;			/* node that settles the rest, 0 = none is needed */
 	uint64		boot;			/* mark of its last start, 0 = none (M3) */
 	uint64		system_id;		/* its data directory, by pg_control */
+	uint8		has_leases;		/* 1: in this incarnation it serves under leases only
+								 * (Q1); 0: payshard.lease_timeout is 0 there */
 } PsMapNode;
 
 typedef struct PsMapShard

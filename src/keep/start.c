@@ -125,8 +125,12 @@ step_start(PsMap *map, void *arg)
 		/* chosen in an earlier round; of an earlier run: nobody knows how */
 		if (!start->is_judged)
 			start->is_stranger = true;
+		if (node->has_leases != (ps_lease_timeout_ms > 0))
+			map->epoch++;		/* of an earlier run, which has served nothing */
+		node->has_leases = ps_lease_timeout_ms > 0;
 		return NULL;
 	}
+	node->has_leases = ps_lease_timeout_ms > 0;
 	start->is_judged = true;
 	start->is_stranger = start->is_behind || (node->boot != 0 && node->boot != start->last) ||
 		(node->boot != 0 && node->system_id != GetSystemIdentifier());
@@ -176,7 +180,10 @@ ps_duty_start(void)
 	if (must_restart())
 		ps_map_set_incarnation(0);
 	if (ps_map_incarnation() != 0)
+	{
+		ps_acceptor_unbind();
 		return false;
+	}
 	if (!ps_identity_read(&identity))
 		return false;
 	if (!ps_shared->map_loaded || ps_shared->self == 0)
