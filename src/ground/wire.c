@@ -222,6 +222,7 @@ ps_hello_put(StringInfo buf, const PsHello *hello)
 {
 	Assert(buf->len == 0);
 	ps_put_u32(buf, PS_HELLO_MAGIC);
+	ps_put_u32(buf, hello->version);
 	ps_put_u64(buf, hello->cluster_id);
 	ps_put_u32(buf, hello->sender);
 	ps_put_u64(buf, hello->incarnation);
@@ -242,6 +243,9 @@ ps_hello_read(PsHello *hello, const void *data, size_t bytes)
 	ps_reader_init(&reader, data, bytes);
 	if (ps_read_u32(&reader) != PS_HELLO_MAGIC)
 		return "the bytes are not a hello";
+	hello->version = ps_read_u32(&reader);
+	if (hello->version != PS_PEER_VERSION && !reader.bad)
+		return NULL;
 	hello->cluster_id = ps_read_u64(&reader);
 	hello->sender = ps_read_u32(&reader);
 	hello->incarnation = ps_read_u64(&reader);

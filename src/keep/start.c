@@ -34,6 +34,7 @@
 #include "node/map.h"
 #include "node/runs.h"
 #include "node/settings.h"
+#include "node/tables.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "utils/memutils.h"
@@ -168,6 +169,23 @@ must_restart(void)
 		node->incarnation != ps_map_incarnation();
 }
 
+/* Are the SQL objects of this library's version?  Where not, it is said once. */
+static bool
+is_current(void)
+{
+	static bool said = false;
+	bool		current = ps_extension_is_current();
+
+	if (!current && !said)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this payshard node does not start: its extension has another version than its library"),
+				 errdetail("The library that this server has loaded is of version %s.", PS_EXTENSION_VERSION),
+				 errhint("Run ALTER EXTENSION payshard UPDATE; if the library is the older one, install the newer one and restart the server.")));
+	said = !current;
+	return current;
+}
+
 bool
 ps_duty_start(void)
 {
@@ -185,6 +203,8 @@ ps_duty_start(void)
 		return false;
 	}
 	if (!ps_identity_read(&identity))
+		return false;
+	if (!is_current())
 		return false;
 	if (!ps_shared->map_loaded || ps_shared->self == 0)
 		ps_map_load();
