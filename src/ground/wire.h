@@ -159,6 +159,8 @@ typedef struct PsBatch
 	uint32		n_records;
 	const uint8 *records;		/* in place */
 	uint32		records_bytes;
+	int			shards_end;		/* as read: highest shard of the records + 1; the
+								 * reader compares it with those of its map */
 } PsBatch;
 
 typedef struct PsRecord
@@ -228,6 +230,14 @@ extern int	ps_record_begin(StringInfo buf, uint8 kind, uint8 flags, uint64 seq,
 							uint64 xid, uint64 ref_seq,
 							const uint16 *shards, const uint64 *terms, int n_shards);
 extern void ps_record_end(StringInfo buf, int offset);
+
+/*
+ * ps_record_check
+ *		Are its shards below n_shards, each named once, and its operations whole
+ *		and in one of them?  NULL when they are, else what is wrong.
+ */
+extern const char *ps_record_check(const PsRecord *record, int n_shards);
+extern const char *const ps_no_such_shard;
 
 /* The next record of `reader`; false at the end or when bad. */
 extern bool ps_record_next(PsReader *reader, PsRecord *record);

@@ -207,6 +207,8 @@ payshard_peer_journal(PG_FUNCTION_ARGS)
 	}
 	if (status != PS_RECEIVE_OK)
 		PG_RETURN_BYTEA_P(answer(status, 0, why));
+	if (batch.shards_end > ps_map_n_shards())
+		ps_damaged("a batch of journal entries", ps_no_such_shard);
 	ps_suspicion_asked(batch.sender);
 	if (batch.n_records > 0)
 		PS_FAULT("receiver.checked");

@@ -259,6 +259,17 @@ foreach my $case (
 my $other = ask(call('peer_hello(%s)', resealed(with($hello, 4, pack('N', 2)))));
 is(status_of($other), 'R', 'a hello of another version of payshard');
 like(pack('H*', substr($other->[1], 2)), qr/it speaks version 2 of payshard's messages, this node version 1/, '... is told so');
+# One that names, besides, a shard between the last of this cluster and the last that can be.
+sub with_shard
+{
+	my ($shard) = @_;
+	my $head = with(with(substr($records, 0, 32), 0, pack('N', 10 + unpack('N', $records))), 30, pack('n', $n_shards + 1));
+	return $head . substr($records, 32, 10 * $n_shards) . pack('nQ>', $shard, 1) . substr($records, 32 + 10 * $n_shards);
+}
+is_deeply([ map { not_refused('peer_journal(%s)', "shard $_", sealed(with(substr($fresh, 0, 78), 74, pack('N', length with_shard($_))) . with_shard($_))) } 8, 1023 ],
+	[], 'a batch with a shard that the cluster does not have: refused and closed');
+is_deeply([ map { not_refused("peer_settle_journal(1, $epoch, $incarnation, %s)", "shard $_", sealed(with_shard($_))) } 8, 1023 ],
+	[], 'records of a settlement with a shard that the cluster does not have: refused and closed');
 is(held(), $before, 'nothing was journaled or applied');
 
 # Half a message of the protocol itself.
