@@ -45,7 +45,7 @@ CREATE TABLE payshard.acceptor (
 	value bytea,
 	lease_ms int NOT NULL DEFAULT 0
 );
-COMMENT ON TABLE payshard.acceptor IS 'this node''s vote on the map (M1): CASPaxos acceptor state; lease_ms: how long it may have promised leases in its last run (Q1)';
+COMMENT ON TABLE payshard.acceptor IS 'this node''s vote on the map (M1): CASPaxos acceptor state; lease_ms: how long a promise of a lease may last that was given since it was last written (Q1)';
 
 CREATE TABLE payshard.chosen_map (
 	one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -652,7 +652,7 @@ COMMENT ON COLUMN payshard.leases.is_self IS 'is it the node that answers this q
 COMMENT ON COLUMN payshard.leases.held IS 'of this node itself: has it the lease, without which it neither reads nor writes its shards; null for the others, which know';
 COMMENT ON COLUMN payshard.leases.left_ms IS 'of this node itself: milliseconds until it would end unless renewed; null: it needs none (one or two voters, or payshard.lease_timeout = 0)';
 COMMENT ON COLUMN payshard.leases.granted_ms IS 'of another node: how long it still promises this one to depose it by no vote, less a margin for the clocks';
-COMMENT ON COLUMN payshard.leases.promised_ms IS 'of another node: how long this one is still bound not to depose it';
+COMMENT ON COLUMN payshard.leases.promised_ms IS 'of another node: how long this one is still bound not to depose it, by what it promised, or may have promised before its server was started';
 COMMENT ON COLUMN payshard.leases.suspicion IS 'why this node believes that it is gone: refuses connections, does not answer, is not heard; null: it does not';
 COMMENT ON COLUMN payshard.leases.silent_ms IS 'milliseconds since its last sign of life here';
 COMMENT ON COLUMN payshard.leases.falls IS 'how often it has failed or was left out lately; one is forgotten after each payshard.fall_memory without another';

@@ -62,7 +62,7 @@ static const IntSetting int_settings[] = {
 	&ps_peer_timeout_ms, 3000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.call_timeout", "Longest wait for one call to another node, connecting included.",
 	&ps_call_timeout_ms, 5000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
-	{"payshard.lease_timeout", "Time for which the nodes promise a primary that nobody takes its place; 0: no leases. The same on all nodes.",
+	{"payshard.lease_timeout", "Time for which this node promises a primary that it lets nobody take its place; 0: it promises nothing, serves without a lease and is not failed over by itself.",
 	&ps_lease_timeout_ms, 2000, 0, 600000, PGC_POSTMASTER, GUC_UNIT_MS},
 	{"payshard.suspect_timeout", "Silence after which a node is suspected to be gone; a majority that does fails it over.",
 	&ps_suspect_timeout_ms, 2500, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},

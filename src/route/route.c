@@ -528,6 +528,9 @@ plan_routed(Query *query, const char *text, int options, ParamListInfo params, b
 static PlannedStmt *
 route_planner(Query *query, const char *text, int options, ParamListInfo params)
 {
+	if (query->commandType != CMD_UTILITY && ps_map_self() == 0 && MyBgworkerEntry == NULL &&
+		ps_key_is_distributed(query))
+		ps_map_await_self();
 	if (query->commandType == CMD_UTILITY || ps_route_is_off())
 		return plan_here(query, text, options, params, PS_SCOPE_NONE);
 	if (!ps_key_is_distributed(query))

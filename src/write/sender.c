@@ -221,6 +221,7 @@ hello(void)
 
 	PS_FAULT_AT("sender.before_hello", stream.name);
 	ps_queue_cursor_start(stream.node, &stream.cursor);
+	words.version = PS_PEER_VERSION;
 	words.cluster_id = ps_shared->map.cluster_id;
 	words.sender = ps_map_self();
 	words.incarnation = stream.cursor.incarnation;
