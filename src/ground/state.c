@@ -384,13 +384,22 @@ put_node(StringInfo buf, const PsMapNode *node)
 	ps_put_u64(buf, node->boot);
 	ps_put_u64(buf, node->system_id);
 	ps_put_u8(buf, node->is_leaving ? 1 : 0);
+	ps_put_u8(buf, node->is_resting ? 1 : 0);
+}
+
+static bool
+read_bool(PsReader *reader)
+{
+	uint8		value = ps_read_u8(reader);
+
+	if (value > 1)
+		reader->bad = true;
+	return value == 1;
 }
 
 static void
 read_node(PsReader *reader, PsMapNode *node)
 {
-	uint8		is_leaving;
-
 	node->id = ps_read_u32(reader);
 	ps_read_name(reader, node->name);
 	ps_read_name(reader, node->zone);
@@ -402,10 +411,8 @@ read_node(PsReader *reader, PsMapNode *node)
 	node->leader = ps_read_u32(reader);
 	node->boot = ps_read_u64(reader);
 	node->system_id = ps_read_u64(reader);
-	is_leaving = ps_read_u8(reader);
-	if (is_leaving > 1)
-		reader->bad = true;
-	node->is_leaving = is_leaving == 1;
+	node->is_leaving = read_bool(reader);
+	node->is_resting = read_bool(reader);
 }
 
 static void

@@ -46,6 +46,7 @@ typedef struct PsMapNode
 	uint64		system_id;		/* its data directory, by pg_control */
 	bool		is_leaving;		/* being removed: gets no placement, and goes
 								 * when it has none */
+	bool		is_resting;		/* in maintenance: expected to be down */
 } PsMapNode;
 
 typedef struct PsMapShard

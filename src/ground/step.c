@@ -350,6 +350,20 @@ ps_step_rebuild(PsMap *map, uint32 id)
 	return ps_step_leave(map, 0, id);
 }
 
+static const char *
+is_not(PsPlacementState state)
+{
+	switch (state)
+	{
+		case PS_PLACEMENT_IN_SYNC:
+			return "a placement is not in sync";
+		case PS_PLACEMENT_JOINING:
+			return "a placement is not joining";
+		default:
+			return "a placement is not out";
+	}
+}
+
 /* Are all flagged shards of `primary`, and is `id` in state `from` in them? */
 static PsRefusal
 check_flags(PsMap *map, uint32 primary, uint32 id, const bool *shards,
@@ -373,8 +387,7 @@ check_flags(PsMap *map, uint32 primary, uint32 id, const bool *shards,
 		if (shard->waits != 0)
 			return "a shard is recovering";
 		if (ps_map_placement(shard, id) != from)
-			return from == PS_PLACEMENT_OUT ?
-				"a placement is not out" : "a placement is not joining";
+			return is_not(from);
 	}
 	return any ? NULL : "no shard is given";
 }
@@ -392,6 +405,48 @@ ps_step_join(PsMap *map, uint32 primary, uint32 id, const bool *shards)
 		if (shards[s])
 			map->shards[s].joining |= PS_NODE_BIT(id);
 	}
+	map->epoch++;
+	return NULL;
+}
+
+PsRefusal
+ps_step_switch(PsMap *map, uint32 from, uint32 to, const bool *shards)
+{
+	PsRefusal	refusal = check_flags(map, from, to, shards,
+									  PS_PLACEMENT_IN_SYNC);
+
+	if (refusal != NULL)
+		return refusal;
+	if (from == to)
+		return "the node is primary already";
+	for (int s = 0; s < map->n_shards; s++)
+	{
+		PsMapShard *shard = &map->shards[s];
+
+		if (!shards[s])
+			continue;
+		shard->primary = to;
+		shard->term++;
+		shard->joining = 0;
+		if (shard->heir == to)
+			shard->heir = 0;
+		ps_map_end_job(shard);
+	}
+	map->epoch++;
+	return NULL;
+}
+
+PsRefusal
+ps_step_maintain(PsMap *map, uint32 id, bool is_resting)
+{
+	PsMapNode  *node = ps_map_node(map, id);
+
+	if (node == NULL)
+		return no_such_node;
+	if (node->is_resting == is_resting)
+		return is_resting ? "the node is in maintenance already" :
+			"the node is not in maintenance";
+	node->is_resting = is_resting;
 	map->epoch++;
 	return NULL;
 }

@@ -14,6 +14,7 @@
  * A placement:	IN_SYNC  --no answer, failover-->  OUT
  *				OUT  --J3-->  JOINING  --J4-->  IN_SYNC
  *				JOINING  --new primary or incarnation, no answer-->  OUT
+ * A primary:	--switchover-->  IN_SYNC secondary, another one is primary
  *
  * Placements that come and go: move.h.
  */
@@ -141,6 +142,24 @@ extern PsRefusal ps_step_join(PsMap *map, uint32 primary, uint32 id,
 							  const bool *shards);
 extern PsRefusal ps_step_in_sync(PsMap *map, uint32 primary, uint32 id,
 								 const bool *shards);
+
+/*
+ * ps_step_switch
+ *		Node `to`, which is UP and in sync in all given shards of `from`, becomes
+ *		their primary (J5): with a higher term and nobody joining.  They are
+ *		open, and stay so: who proposes it has seen to it that nothing of `from`
+ *		in them is undecided, or decided and not applied, anywhere.  `from` stays
+ *		in sync.  shards: n_shards flags, at least one set.
+ */
+extern PsRefusal ps_step_switch(PsMap *map, uint32 from, uint32 to,
+								const bool *shards);
+
+/*
+ * ps_step_maintain
+ *		Node `id` is, or is not any more, expected to be down (maintenance).
+ *		Refused when it is so already.
+ */
+extern PsRefusal ps_step_maintain(PsMap *map, uint32 id, bool is_resting);
 
 /*
  * ps_step_unjoin

@@ -281,8 +281,9 @@ read_batches(uint32 origin, uint64 incarnation, uint64 applied, int max, int *n)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (plan == NULL)
 	{
-		plan = SPI_prepare("SELECT records FROM payshard.journal WHERE origin = $1 AND incarnation = $2 "
-						   "AND last_seq > $3 ORDER BY last_seq LIMIT $4", 4, types);
+		plan = SPI_prepare_cursor("SELECT records FROM payshard.journal WHERE origin = $1 AND incarnation = $2 "
+								  "AND last_seq > $3 ORDER BY last_seq LIMIT $4", 4, types,
+								  CURSOR_OPT_GENERIC_PLAN);
 		SPI_keepplan(plan);
 	}
 	SPI_execute_plan(plan, values, NULL, true, 0);
@@ -425,6 +426,9 @@ init_process(void)
 	ps_shared->applier = MyLatch;
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("session_replication_role", "replica", PGC_SUSET, PGC_S_OVERRIDE);
+	/* the journal is short-lived: its size says nothing about what lies dead in it */
+	SetConfigOption("enable_seqscan", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("enable_bitmapscan", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	pgstat_report_activity(STATE_RUNNING, "applying journal entries");
 }
 

@@ -68,7 +68,7 @@ run(SPIPlanPtr *plan, const char *sql, int n, Oid *types, Datum *values)
 {
 	if (*plan == NULL)
 	{
-		*plan = SPI_prepare(sql, n, types);
+		*plan = SPI_prepare_cursor(sql, n, types, CURSOR_OPT_GENERIC_PLAN);
 		if (*plan == NULL)
 			elog(ERROR, "could not prepare \"%s\"", sql);
 		SPI_keepplan(*plan);
