@@ -29,13 +29,15 @@ refused(1, "SELECT payshard.remove_node('n9')", '42704', 'no node "n9"', 'an unk
 refused(1, "SELECT payshard.remove_node('n1')", '55000', 'cannot remove itself', 'the node that is asked');
 
 # Under load.
-pay(300, 1, 2, 3, 4);
+pay(300, 1, 2, 3);
 $c->sql(1, "SELECT payshard.remove_node('n4')");
 is($c->sql(1, "SELECT count(*) FROM payshard.nodes WHERE name = 'n4'"), '0', 'the call returns when the node is removed');
 $p->finish;
 my %failed;
 foreach my $id (grep { $p->{outcome}{$_} ne 'ok' } keys %{ $p->{outcome} }) { $failed{ $p->{state}{$id} // 'none' }++; }
 note('refused to clients: ' . join(', ', map { "$_: $failed{$_}" } sort keys %failed));
+my ($status, $out, $err) = $c->try_sql(4, 'SELECT count(*) FROM accounts');
+like($err, qr/ERROR:  55000: this database is not a member/, 'who was removed says so');
 $c->stop(4);
 $p->assert_kept('removed under load');
 is($c->sql(2, "SELECT reason, phase FROM payshard.jobs ORDER BY job DESC LIMIT 1"), 'drain of node n4|done', 'it was a job');
@@ -47,7 +49,7 @@ $c->sql(1, "SELECT payshard.set_node('n2', zone => 'b')");
 
 # A call that is cancelled: the drain goes on.
 pay(50, 1, 2);
-my ($status, $out, $err) = $c->try_sql(1, "SET statement_timeout = '1ms'; SELECT payshard.remove_node('n3')");
+($status, $out, $err) = $c->try_sql(1, "SET statement_timeout = '1ms'; SELECT payshard.remove_node('n3')");
 like($err, qr/57014/, 'cancelled');
 $c->wait_sql(1, "SELECT count(*) FROM payshard.nodes WHERE name = 'n3'", 60, '0') if $c->sql(1, 'SELECT count(*) FROM payshard.moves') > 0;
 if ($c->sql(1, "SELECT count(*) FROM payshard.nodes WHERE name = 'n3'") ne '0')
