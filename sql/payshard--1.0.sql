@@ -45,7 +45,7 @@ CREATE TABLE payshard.acceptor (
 	value bytea,
 	lease_ms int NOT NULL DEFAULT 0
 );
-COMMENT ON TABLE payshard.acceptor IS 'this node''s vote on the map (M1): CASPaxos acceptor state; lease_ms: how long it may have promised leases in its last run (Q1)';
+COMMENT ON TABLE payshard.acceptor IS 'this node''s vote on the map (M1): CASPaxos acceptor state; lease_ms: how long a promise of a lease may last that was given since it was last written (Q1)';
 
 CREATE TABLE payshard.chosen_map (
 	one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -268,6 +268,18 @@ CREATE FUNCTION payshard.rebuild_node(node text) RETURNS void
 COMMENT ON FUNCTION payshard.rebuild_node IS 'gives all placements of a node, but those it is primary of, a full copy; refused where it holds the only copy in sync';
 CREATE FUNCTION payshard.peer_await_applied(origin int, incarnation bigint, seq bigint, timeout_ms int) RETURNS boolean
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_await_applied';
+
+CREATE FUNCTION payshard.switchover(node text, target text DEFAULT NULL,
+	OUT from_node text, OUT to_node text, OUT shards int[], OUT pause_ms double precision)
+	RETURNS SETOF record LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_switchover_node';
+COMMENT ON FUNCTION payshard.switchover(text, text) IS 'makes other nodes primary of all shards of a node, each one that has a copy in sync; or one target, of those of which it has one. Clients notice nothing but a pause: pause_ms, for which writes to these shards waited at most';
+CREATE FUNCTION payshard.switchover(shard int, target text DEFAULT NULL,
+	OUT from_node text, OUT to_node text, OUT shards int[], OUT pause_ms double precision)
+	RETURNS SETOF record LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_switchover_shard';
+COMMENT ON FUNCTION payshard.switchover(int, text) IS 'the same for one shard';
+CREATE FUNCTION payshard.peer_switch(shards int[], target int) RETURNS double precision
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_switch';
+COMMENT ON FUNCTION payshard.peer_switch IS 'between nodes: makes another node primary of shards of this one; returns for how many ms writes to them waited at most';
 
 ----------------------------------------------------------------------
 -- Moving shards (J5)
@@ -640,7 +652,7 @@ COMMENT ON COLUMN payshard.leases.is_self IS 'is it the node that answers this q
 COMMENT ON COLUMN payshard.leases.held IS 'of this node itself: has it the lease, without which it neither reads nor writes its shards; null for the others, which know';
 COMMENT ON COLUMN payshard.leases.left_ms IS 'of this node itself: milliseconds until it would end unless renewed; null: it needs none (one or two voters, or payshard.lease_timeout = 0)';
 COMMENT ON COLUMN payshard.leases.granted_ms IS 'of another node: how long it still promises this one to depose it by no vote, less a margin for the clocks';
-COMMENT ON COLUMN payshard.leases.promised_ms IS 'of another node: how long this one is still bound not to depose it';
+COMMENT ON COLUMN payshard.leases.promised_ms IS 'of another node: how long this one is still bound not to depose it, by what it promised, or may have promised before its server was started';
 COMMENT ON COLUMN payshard.leases.suspicion IS 'why this node believes that it is gone: refuses connections, does not answer, is not heard; null: it does not';
 COMMENT ON COLUMN payshard.leases.silent_ms IS 'milliseconds since its last sign of life here';
 COMMENT ON COLUMN payshard.leases.falls IS 'how often it has failed or was left out lately; one is forgotten after each payshard.fall_memory without another';
@@ -1223,7 +1235,7 @@ BEGIN
 		AND p.proname IN ('peer_learn', 'peer_prepare', 'peer_accept', 'peer_hello', 'peer_journal', 'peer_tail',
 			'peer_settle_journal', 'peer_settle_apply', 'peer_history', 'peer_events', 'peer_spans', 'peer_moves', 'peer_shard_bytes', 'peer_heard', 'peer_suspects',
 			'peer_hold', 'peer_table_digests', 'peer_digest', 'peer_await_applied', 'peer_join_begin', 'peer_join_keys',
-			'peer_copy', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')
+			'peer_copy', 'peer_switch', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')
 	LOOP
 		EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, pg_temp', f);
 	END LOOP;

@@ -202,6 +202,8 @@ check_node(const PsMap *map, const PsMapNode *node)
 		return "a node's weight is out of range";
 	if (node->state != PS_NODE_UP && node->state != PS_NODE_FAILED)
 		return "a node's state is unknown";
+	if (node->has_leases > 1)
+		return "whether a node has leases is neither yes nor no";
 	if (node->incarnation >= map->next_incarnation)
 		return "a node has an incarnation that was never issued";
 	if (node->former > node->incarnation ||
@@ -385,6 +387,7 @@ put_node(StringInfo buf, const PsMapNode *node)
 	ps_put_u64(buf, node->system_id);
 	ps_put_u8(buf, node->is_leaving ? 1 : 0);
 	ps_put_u8(buf, node->is_resting ? 1 : 0);
+	ps_put_u8(buf, node->has_leases);
 }
 
 static bool
@@ -413,6 +416,7 @@ read_node(PsReader *reader, PsMapNode *node)
 	node->system_id = ps_read_u64(reader);
 	node->is_leaving = read_bool(reader);
 	node->is_resting = read_bool(reader);
+	node->has_leases = ps_read_u8(reader);
 }
 
 static void

@@ -47,6 +47,8 @@ typedef struct PsMapNode
 	bool		is_leaving;		/* being removed: gets no placement, and goes
 								 * when it has none */
 	bool		is_resting;		/* in maintenance: expected to be down */
+	uint8		has_leases;		/* 1: in this incarnation it serves under leases only
+								 * (Q1); 0: payshard.lease_timeout is 0 there */
 } PsMapNode;
 
 typedef struct PsMapShard

@@ -47,6 +47,7 @@
 typedef struct ShardSet
 {
 	uint64		words[SHARD_WORDS];
+	int			end;			/* highest of them + 1 */
 } ShardSet;
 
 /* Reading: integers, bytes, names */
@@ -222,6 +223,7 @@ ps_hello_put(StringInfo buf, const PsHello *hello)
 {
 	Assert(buf->len == 0);
 	ps_put_u32(buf, PS_HELLO_MAGIC);
+	ps_put_u32(buf, hello->version);
 	ps_put_u64(buf, hello->cluster_id);
 	ps_put_u32(buf, hello->sender);
 	ps_put_u64(buf, hello->incarnation);
@@ -242,6 +244,9 @@ ps_hello_read(PsHello *hello, const void *data, size_t bytes)
 	ps_reader_init(&reader, data, bytes);
 	if (ps_read_u32(&reader) != PS_HELLO_MAGIC)
 		return "the bytes are not a hello";
+	hello->version = ps_read_u32(&reader);
+	if (hello->version != PS_PEER_VERSION && !reader.bad)
+		return NULL;
 	hello->cluster_id = ps_read_u64(&reader);
 	hello->sender = ps_read_u32(&reader);
 	hello->incarnation = ps_read_u64(&reader);
@@ -301,6 +306,8 @@ ps_batch_end(StringInfo buf, uint32 n_records, uint64 last_seq)
 	ps_put_u32(buf, ps_checksum(buf->data, (size_t) buf->len));
 }
 
+const char *const ps_no_such_shard = "a record names a shard that the cluster does not have";
+
 /* Fills `set`; a shard out of range or named twice is an error. */
 static const char *
 gather_shards(ShardSet *set, const PsRecord *record)
@@ -316,6 +323,7 @@ gather_shards(ShardSet *set, const PsRecord *record)
 		if (set->words[shard / 64] & bit)
 			return "a record names a shard twice";
 		set->words[shard / 64] |= bit;
+		set->end = Max(set->end, shard + 1);
 	}
 	return NULL;
 }
@@ -364,8 +372,19 @@ check_order(const PsRecord *prev, const PsRecord *record)
 	return NULL;
 }
 
+const char *
+ps_record_check(const PsRecord *record, int n_shards)
+{
+	ShardSet	set;
+	const char *wrong = gather_shards(&set, record);
+
+	if (wrong == NULL && set.end > n_shards)
+		wrong = ps_no_such_shard;
+	return wrong ? wrong : check_ops(record, &set);
+}
+
 static const char *
-check_records(const PsBatch *batch)
+check_records(PsBatch *batch)
 {
 	PsReader	reader;
 	PsRecord	prev = {.seq = batch->prev_seq};
@@ -381,6 +400,7 @@ check_records(const PsBatch *batch)
 			(wrong = gather_shards(&set, &record)) != NULL ||
 			(wrong = check_ops(&record, &set)) != NULL)
 			return wrong;
+		batch->shards_end = Max(batch->shards_end, set.end);
 		prev = record;
 		n++;
 	}

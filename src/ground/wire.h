@@ -68,6 +68,9 @@
 #define PS_WIRE_MAGIC 0x50534231	/* "PSB1" */
 #define PS_HELLO_MAGIC 0x50534831	/* "PSH1" */
 #define PS_WIRE_VERSION 1
+#define PS_PEER_VERSION 1		/* of all that nodes say to each other, maps and SQL
+								 * functions too: goes up when nodes that differ in
+								 * it do not understand each other */
 #define PS_WIRE_COLUMNS_MAX 1664
 #define PS_BATCH_HEADER_BYTES 78
 #define PS_RECORD_HEADER_BYTES 32
@@ -127,6 +130,7 @@ extern const char *ps_unseal(const void *data, size_t *bytes);
 /* What a sender says first: who it is, and from which seq on it sends. */
 typedef struct PsHello
 {
+	uint32		version;		/* PS_PEER_VERSION of the sender */
 	uint64		cluster_id;
 	uint32		sender;
 	uint64		incarnation;
@@ -134,7 +138,10 @@ typedef struct PsHello
 	uint64		attach_seq;
 } PsHello;
 
-/* Its bytes: magic, the fields in their order, seal.  Read as ps_batch_read. */
+/*
+ * Its bytes: magic, the fields in their order, seal.  Read as ps_batch_read; of
+ * another version only that is read, and the rest is zero.
+ */
 extern void ps_hello_put(StringInfo buf, const PsHello *hello);
 extern const char *ps_hello_read(PsHello *hello, const void *data, size_t bytes);
 
@@ -152,6 +159,8 @@ typedef struct PsBatch
 	uint32		n_records;
 	const uint8 *records;		/* in place */
 	uint32		records_bytes;
+	int			shards_end;		/* as read: highest shard of the records + 1; the
+								 * reader compares it with those of its map */
 } PsBatch;
 
 typedef struct PsRecord
@@ -221,6 +230,14 @@ extern int	ps_record_begin(StringInfo buf, uint8 kind, uint8 flags, uint64 seq,
 							uint64 xid, uint64 ref_seq,
 							const uint16 *shards, const uint64 *terms, int n_shards);
 extern void ps_record_end(StringInfo buf, int offset);
+
+/*
+ * ps_record_check
+ *		Are its shards below n_shards, each named once, and its operations whole
+ *		and in one of them?  NULL when they are, else what is wrong.
+ */
+extern const char *ps_record_check(const PsRecord *record, int n_shards);
+extern const char *const ps_no_such_shard;
 
 /* The next record of `reader`; false at the end or when bad. */
 extern bool ps_record_next(PsReader *reader, PsRecord *record);

@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "node/settings.h"
 #include "node/shared.h"
+#include "node/tables.h"
 #include "postmaster/bgworker.h"
 #include "utils/builtins.h"
 
@@ -60,6 +61,7 @@ ps_fit_require_settings(void)
 	if (strcmp(ps_database, get_database_name(MyDatabaseId)) != 0)
 		setting_error("payshard.database", psprintf("\"%s\"", ps_database),
 					  psprintf("payshard.database = '%s'", get_database_name(MyDatabaseId)));
+	ps_extension_require_current();
 	if (max_prepared_xacts == 0)
 		setting_error("max_prepared_transactions", "0", "max_prepared_transactions = 100 (as max_connections, or more)");
 	if (!enableFsync)

@@ -42,6 +42,7 @@
 static PGconn *peers[PS_NODES_MAX];
 static TimestampTz failed_at[PS_NODES_MAX]; /* last connection tried in vain */
 static uint64 ballot_seen = 0;
+static PsNodeSet heard;			/* who answered, yes or no, in this round of ps_propose */
 
 /* Of ps_propose_gated, while it runs. */
 static void (*gate_shut) (void) = NULL;
@@ -154,6 +155,7 @@ count_answer(Round *round, uint32 id, PGresult *result, bool with_value)
 		ps_peer_drop(id);
 		return;
 	}
+	heard |= PS_NODE_BIT(id);
 	ballot_seen = Max(ballot_seen, (uint64) ps_result_int8(result, 0, 1) >> 6);
 	/* a yes to another ballot than ours is none: the number was damaged on its way */
 	if (PQgetvalue(result, 0, 0)[0] != 't' ||
@@ -327,20 +329,32 @@ spread(const PsMap *next, StringInfo bytes, TimestampTz deadline)
 				 errhint("The map is chosen. Check the foreign server of this node in payshard.nodes and pg_hba.conf.")));
 }
 
+/*
+ * Nothing was chosen within `ms`.  What is missing is said: answers, or, where a
+ * majority has answered, consent.
+ */
 static void
-no_majority(const PsMap *known)
+no_majority(const PsMap *known, int ms)
 {
-	PsNodeSet	reached = 0;
+	int			n_heard = pg_popcount64(heard & ps_map_voters(known));
+	StringInfoData silent;
 
-	/* this one is here, whatever became of its connection to itself in the last round */
+	initStringInfo(&silent);
 	for (int i = 0; i < known->n_nodes; i++)
-		if (known->nodes[i].id == ps_map_self() || peers[known->nodes[i].id])
-			reached |= PS_NODE_BIT(known->nodes[i].id);
+		if (!PS_HAS_NODE(heard, known->nodes[i].id))
+			appendStringInfo(&silent, "%s%s", silent.len ? ", " : "", known->nodes[i].name);
+	if (ps_map_is_majority(heard, ps_map_voters(known)))
+		ereport(ERROR,
+				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+				 errmsg("no majority of the payshard nodes agreed on a new map in time"),
+				 errdetail("%d of %d nodes answered, but in %d ms too few agreed: one may be bound by a lease that it has promised, or others change the map at the same time.",
+						   n_heard, known->n_nodes, ms),
+				 errhint("Retry; see payshard.leases.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_CANNOT_CONNECT_NOW),
 			 errmsg("no majority of the payshard nodes agreed on a new map in time"),
-			 errdetail("%d of %d nodes can be reached from here.",
-					   pg_popcount64(reached), known->n_nodes),
+			 errdetail("%d of %d nodes answered in %d ms, %d are needed; not: %s.",
+					   n_heard, known->n_nodes, ms, known->n_nodes / 2 + 1, silent.data),
 			 errhint("Start the nodes that are down, or retry.")));
 }
 
@@ -389,19 +403,27 @@ PsMap *
 ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 		   PsRefusal *refusal)
 {
+	TimestampTz begun = GetCurrentTimestamp();
 	TimestampTz deadline = ps_deadline(timeout_ms);
+	TimestampTz with_majority = begun;
 	PsMap	   *known = ps_map_copy();
 
 	if (known == NULL)
 		ps_map_require_cluster();
-	for (int tries = 0; GetCurrentTimestamp() < deadline; tries++)
+	for (int tries = 0; GetCurrentTimestamp() < deadline &&
+		 !TimestampDifferenceExceeds(with_majority, GetCurrentTimestamp(), ps_call_timeout_ms); tries++)
 	{
 		uint64		ballot;
 		StringInfoData bytes;
 		TimestampTz round_end = Min(deadline, ps_deadline(ps_call_timeout_ms));
-		PsMap	   *current = read_register(known, &ballot, round_end);
+		PsMap	   *current;
 		PsMap	   *next;
 
+		/* this one is here, whatever becomes of its connection to itself */
+		heard = PS_NODE_BIT(ps_map_self());
+		current = read_register(known, &ballot, round_end);
+		if (ps_map_is_majority(heard, ps_map_voters(known)))
+			with_majority = GetCurrentTimestamp();
 		if (current == NULL)
 		{
 			back_off(tries);
@@ -432,7 +454,7 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 		memcpy(known, current, sizeof(PsMap));
 		back_off(tries);
 	}
-	no_majority(known);
+	no_majority(known, (int) ((GetCurrentTimestamp() - begun) / 1000));
 	return NULL;
 }
 

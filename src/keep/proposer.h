@@ -18,7 +18,8 @@ typedef PsRefusal (*PsStep) (PsMap *map, void *arg);
  *		and tells the other nodes (best effort: they learn it anyhow).
  *
  * Needs a transaction, whose commit or abort changes nothing of it.  Tries
- * until timeout_ms have passed.
+ * until timeout_ms have passed, or until less than a majority has answered for
+ * payshard.call_timeout.
  *
  * Returns the newest map, palloc'd.  *refusal is NULL when the step is in it;
  * else the step's own words, and the map is the one that refused it (chosen

@@ -35,6 +35,7 @@
 #include "node/map.h"
 #include "node/runs.h"
 #include "node/settings.h"
+#include "node/tables.h"
 #include "pgstat.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
@@ -124,8 +125,12 @@ step_start(PsMap *map, void *arg)
 		/* chosen in an earlier round; of an earlier run: nobody knows how */
 		if (!start->is_judged)
 			start->is_stranger = true;
+		if (node->has_leases != (ps_lease_timeout_ms > 0))
+			map->epoch++;		/* of an earlier run, which has served nothing */
+		node->has_leases = ps_lease_timeout_ms > 0;
 		return NULL;
 	}
+	node->has_leases = ps_lease_timeout_ms > 0;
 	start->is_judged = true;
 	start->is_stranger = start->is_behind || (node->boot != 0 && node->boot != start->last) ||
 		(node->boot != 0 && node->system_id != GetSystemIdentifier());
@@ -163,6 +168,23 @@ must_restart(void)
 		node->incarnation != ps_map_incarnation();
 }
 
+/* Are the SQL objects of this library's version?  Where not, it is said once. */
+static bool
+is_current(void)
+{
+	static bool said = false;
+	bool		current = ps_extension_is_current();
+
+	if (!current && !said)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this payshard node does not start: its extension has another version than its library"),
+				 errdetail("The library that this server has loaded is of version %s.", PS_EXTENSION_VERSION),
+				 errhint("Run ALTER EXTENSION payshard UPDATE; if the library is the older one, install the newer one and restart the server.")));
+	said = !current;
+	return current;
+}
+
 bool
 ps_duty_start(void)
 {
@@ -175,8 +197,13 @@ ps_duty_start(void)
 	if (must_restart())
 		ps_map_set_incarnation(0);
 	if (ps_map_incarnation() != 0)
+	{
+		ps_acceptor_unbind();
 		return false;
+	}
 	if (!ps_identity_read(&identity))
+		return false;
+	if (!is_current())
 		return false;
 	if (!ps_shared->map_loaded || ps_shared->self == 0)
 		ps_map_load();

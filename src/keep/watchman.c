@@ -250,8 +250,8 @@ consider(const PsMap *map, const PsMapNode *node, const char *suspicion)
 		return;
 	if (map->n_nodes < 3)
 		say(node, watch, "voters", "fewer than three voters: no majority without it.");
-	else if (ps_lease_timeout_ms == 0)
-		say(node, watch, "leases", "payshard.lease_timeout is 0: it may go on answering reads.");
+	else if (!node->has_leases)
+		say(node, watch, "leases", "its payshard.lease_timeout is 0: it may go on answering reads.");
 	else if (stuck == n)
 		say(node, watch, "stuck",
 			psprintf("it %s, and holds the only copy in sync of all %d shards it is primary of",

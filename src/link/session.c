@@ -64,6 +64,10 @@ struct PsLink
 	bool		is_busy;		/* results of a statement are still to come */
 	bool		is_stale;		/* close when no transaction is open there */
 	bool		is_trying;		/* nothing is there that could be lost */
+	bool		has_changed;	/* this transaction has written or locked there */
+	bool		had_changed;	/* it had, before the statement that is under way */
+	bool		may_refuse;		/* ps_link_try */
+	bool		is_refused;
 	uint64		incarnation;	/* the node's, when the connection was opened */
 	char	   *settings;		/* as the other side has them; NULL = unknown */
 	PsTexts    *texts;			/* sent before; NULL = none */
@@ -122,6 +126,8 @@ forget_settings(PsLink *link)
 		pfree(link->settings);
 	link->settings = NULL;
 }
+
+static bool command_quietly(PsLink *link, const char *sql);
 
 /* Closes; depth stays: what was open there is lost. */
 static void
@@ -512,6 +518,9 @@ ps_link(uint32 node, Oid user, PsLinkUse use)
 	if (link->conn == NULL)
 		open_link(link, false);
 	any_open = true;
+	link->had_changed = link->has_changed;
+	link->has_changed |= use != PS_LINK_READ;
+	link->may_refuse = link->is_refused = false;
 	if (use == PS_LINK_READ && link->depth == 0 && is_alone())
 		follow_settings(link);
 	else
@@ -594,6 +603,36 @@ ps_link_send(PsLink *link, const char *sql, const PsLinkParams *params, bool is_
 		lost(link);
 }
 
+void
+ps_link_try(PsLink *link)
+{
+	link->may_refuse = !link->had_changed && !IsolationUsesXactSnapshot() && !XactReadOnly;
+}
+
+/* Not the primary: and nothing is lost when the transaction there ends? */
+static bool
+is_refusal(PsLink *link, const PGresult *result)
+{
+	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+	return link->may_refuse && state && strcmp(state, "25006") == 0;
+}
+
+bool
+ps_link_retreat(PsLink *link)
+{
+	if (!link->is_refused)
+		return false;
+	link->is_refused = link->may_refuse = link->has_changed = false;
+	if (write_node == link->key.node)
+		write_node = write_level = 0;
+	if (link->depth > 0)
+		command_quietly(link, "ROLLBACK");
+	forget_settings(link);
+	link->depth = 0;
+	return true;
+}
+
 PGresult *
 ps_link_next(PsLink *link)
 {
@@ -622,6 +661,12 @@ ps_link_next(PsLink *link)
 		while ((rest = next_result(link, ps_deadline(ROLLBACK_MS), &is_lost)) != NULL)
 			PQclear(rest);
 		link->is_busy = is_lost;
+		if (!is_lost && is_refusal(link, result))
+		{
+			link->is_refused = true;
+			PQclear(result);
+			return NULL;
+		}
 		throw_remote(link, result, link->sql);
 	}
 	return result;
@@ -901,6 +946,7 @@ ps_session_at_end(bool is_commit)
 			forget_settings(link);
 		}
 		link->depth = 0;
+		link->has_changed = false;
 	}
 }
 

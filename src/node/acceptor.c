@@ -127,12 +127,14 @@ may_accept(Datum value, int64 ballot)
 	return ps_lease_may_accept(map, (uint32) (ballot & (PS_NODES_MAX - 1)), SPI_processed == 0);
 }
 
+/* What payshard.acceptor says of promises, where this process has read it. */
+static int32 lease_ms = 0;
+
 void
 ps_acceptor_load(uint64 cluster_id)
 {
 	Oid			types[2] = {INT8OID, INT4OID};
 	Datum		args[2] = {Int64GetDatum((int64) cluster_id), Int32GetDatum(ps_lease_timeout_ms)};
-	int32		lease_ms;
 	uint64		epoch = 0;
 	bool		isnull;
 
@@ -148,12 +150,29 @@ ps_acceptor_load(uint64 cluster_id)
 		if (!isnull)
 			epoch = read_value(value)->epoch;
 		lease_ms = DatumGetInt32(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
-		ps_lease_acceptor_loaded(epoch, Max(lease_ms, ps_lease_timeout_ms));
-		SPI_execute_with_args("UPDATE payshard.acceptor SET lease_ms = $2 WHERE cluster_id = $1 AND lease_ms <> $2",
+		lease_ms = Max(lease_ms, ps_lease_timeout_ms);
+		ps_lease_acceptor_loaded(epoch, lease_ms);
+		SPI_execute_with_args("UPDATE payshard.acceptor SET lease_ms = $2 WHERE cluster_id = $1 AND lease_ms < $2",
 							  2, types, args, NULL, false, 0);
 	}
 	PopActiveSnapshot();
 	SPI_finish();
+}
+
+void
+ps_acceptor_unbind(void)
+{
+	Oid			type = INT4OID;
+	Datum		arg = Int32GetDatum(ps_lease_timeout_ms);
+
+	if (lease_ms <= ps_lease_timeout_ms || ps_lease_is_bound())
+		return;
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_execute_with_args("UPDATE payshard.acceptor SET lease_ms = $1", 1, &type, &arg, NULL, false, 0);
+	PopActiveSnapshot();
+	SPI_finish();
+	lease_ms = ps_lease_timeout_ms;
 }
 
 Datum

@@ -22,6 +22,13 @@
  */
 extern void ps_acceptor_load(uint64 cluster_id);
 
+/*
+ * ps_acceptor_unbind
+ *		Now and then, while the node serves: forgets, durably with the current
+ *		transaction, longer promises of former runs once none of them can last.
+ */
+extern void ps_acceptor_unbind(void);
+
 PS_DECLARE(payshard_peer_prepare);
 PS_DECLARE(payshard_peer_accept);
 

@@ -11,6 +11,8 @@
  *
  * A voter forgets its promises in a crash: it deposes nobody until the longest
  * that it may have given has passed since the server's start (`bound_until`).
+ * payshard.acceptor keeps how long that is; it becomes shorter only when no promise of
+ * a longer one can last, or the second of two quick restarts would not know of it.
  *
  * A promise says "as primary of what you are by our common map": a batch is only
  * answered OK when both have the same.  Who becomes primary of more asks anew
@@ -197,6 +199,18 @@ ps_lease_bound_ms(uint32 node)
 	return until <= now ? 0 : Min((until - now) / 1000 + 1, PG_INT32_MAX);
 }
 
+bool
+ps_lease_is_bound(void)
+{
+	uint64		now = ps_clock_us();
+	bool		bound;
+
+	SpinLockAcquire(&LEASE->lock);
+	bound = now < LEASE->bound_until;
+	SpinLockRelease(&LEASE->lock);
+	return bound;
+}
+
 void
 ps_lease_withhold(uint32 node)
 {
@@ -259,15 +273,16 @@ ps_lease_may_accept(const PsMap *next, uint32 proposer, bool is_empty)
 	uint64		now = ps_clock_us();
 
 	if (map == NULL)
-		return ps_lease_timeout_ms == 0;
+		return false;
 	lose = deposed(map, (PsMap *) next);
 	has_new_voters = ps_map_voters(map) != ps_map_voters(next);
 	/* of maps in between, not known here, anybody may be deposed by this one */
 	is_blind = has_new_voters || next->epoch > map->epoch + 1;
 	SpinLockAcquire(&LEASE->lock);
-	if (ps_lease_timeout_ms > 0 && !is_empty && PS_RULE("Q1"))
+	if (!is_empty && PS_RULE("Q1"))
 		may = !is_bound(lose & ~self & ~PS_NODE_BIT(proposer), now) &&
-			!(has_new_voters && map->n_nodes > 2 && now < LEASE->voters_since + timeout_us());
+			!(has_new_voters && map->n_nodes > 2 &&
+			  now < Max(LEASE->voters_since + timeout_us(), LEASE->bound_until));
 	if (may)
 	{
 		LEASE->accepted_epoch = next->epoch;
@@ -296,19 +311,16 @@ ps_lease_before_propose(const PsMap *next)
 		pfree(map);
 }
 
-void
-ps_lease_look(uint32 node, uint64 *granted_ms, uint64 *promised_ms)
+uint64
+ps_lease_granted_ms(uint32 node)
 {
 	uint64		now = ps_clock_us();
 	uint64		granted;
-	uint64		promised;
 
 	SpinLockAcquire(&LEASE->lock);
 	granted = LEASE->granted_until[node];
-	promised = LEASE->promised_until[node];
 	SpinLockRelease(&LEASE->lock);
-	*granted_ms = granted > now ? (granted - now) / 1000 : 0;
-	*promised_ms = promised > now ? (promised - now) / 1000 : 0;
+	return granted > now ? (granted - now) / 1000 : 0;
 }
 
 bool

@@ -8,8 +8,13 @@
  * promises of a majority, its own vote counted, the node may serve until its
  * own clock at *sending* plus the promised time less a margin.
  *
+ * Each promise says how long it lasts: nodes may have different settings.  A
+ * node with payshard.lease_timeout = 0 promises nothing, and serves without a
+ * lease; the map says so (has_leases), and such a node is never failed over by
+ * itself.
+ *
  * Clusters of one or two voters hold it trivially: nobody can be deposed
- * without his own vote.  So do all with payshard.lease_timeout = 0.
+ * without his own vote.
  */
 #ifndef PS_NODE_LEASE_H
 #define PS_NODE_LEASE_H
@@ -55,8 +60,14 @@ extern void ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 /* At a voter: how long does it promise node `asker` from now on? ms, 0 = no. */
 extern uint32 ps_lease_promise(uint32 asker);
 
-/* At a voter: for how many ms is it still bound by what it promised to `node`? */
+/*
+ * At a voter: for how many ms is it still bound by what it promised to `node`, or
+ * may have promised before the server's last start?
+ */
 extern uint32 ps_lease_bound_ms(uint32 node);
+
+/* At a voter: is it still bound by what it may have promised before that start? */
+extern bool ps_lease_is_bound(void);
 
 /* At a voter: node `node` is to be deposed; promises it nothing for a while. */
 extern void ps_lease_withhold(uint32 node);
@@ -83,8 +94,8 @@ extern void ps_lease_map_adopted(const PsMap *old, const PsMap *map);
 extern void ps_lease_reset(void);
 extern void ps_lease_acceptor_loaded(uint64 accepted_epoch, uint32 promised_ms);
 
-/* For views: ms left of what `node` has promised this one, and the reverse. */
-extern void ps_lease_look(uint32 node, uint64 *granted_ms, uint64 *promised_ms);
+/* For views: ms left of what `node` has promised this one. */
+extern uint64 ps_lease_granted_ms(uint32 node);
 
 /* Has this node, which has started, been without a lease for that long? */
 extern bool ps_lease_missed_for(int ms);

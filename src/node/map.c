@@ -164,11 +164,38 @@ ps_map_is_member(uint32 id, uint64 incarnation)
 void
 ps_map_require_cluster(void)
 {
-	if (ps_shared == NULL || ps_shared->self == 0 || !ps_shared->map_loaded)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this database is not a node of a payshard cluster"),
-				 errhint("Call payshard.create_cluster() here, or payshard.add_node() on a node of the cluster.")));
+	if (ps_shared != NULL && ps_shared->self != 0 && ps_shared->map_loaded)
+		return;
+	ps_extension_require_current();
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("this database is not a node of a payshard cluster"),
+			 errhint("Call payshard.create_cluster() here, or payshard.add_node() on a node of the cluster.")));
+}
+
+static void
+throw_starting(void)
+{
+	ps_extension_require_current();
+	ereport(ERROR,
+			(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+			 errmsg("this payshard node is starting up"),
+			 errdetail("It has not taken a new incarnation from a majority of the nodes yet."),
+			 errhint("Retry; see payshard.nodes and the server log if it lasts.")));
+}
+
+void
+ps_map_await_self(void)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PS_STARTING_MS);
+
+	ps_extension_require_current();
+	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
+	while (ps_map_self() == 0 && GetCurrentTimestamp() < deadline)
+		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, 200, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+	if (ps_map_self() == 0)
+		throw_starting();
 }
 
 /* A node that has just started is given a moment. */
@@ -208,11 +235,7 @@ ps_map_require_serving(void)
 	if (ps_map_incarnation() == 0)
 		await_incarnation();
 	if (ps_map_incarnation() == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
-				 errmsg("this payshard node is starting up"),
-				 errdetail("It has not taken a new incarnation from a majority of the nodes yet."),
-				 errhint("Retry; see payshard.nodes and the server log if it lasts.")));
+		throw_starting();
 }
 
 void

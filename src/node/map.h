@@ -49,6 +49,15 @@ extern void ps_map_require_cluster(void);
 extern void ps_map_require_serving(void);
 
 /*
+ * ps_map_await_self
+ *		To be called when ps_map_self() is 0 and a distributed table is at hand: a
+ *		server that has just started does not know yet which node it is.  Waits a
+ *		moment; ERROR 57P03, or 55000 as ps_extension_require_current, when it does
+ *		not come to know it.
+ */
+extern void ps_map_await_self(void);
+
+/*
  * ps_map_lock
  *		Holds the adopted map as it is until the end of the transaction (W3).
  *		May wait for an adoption that is just being made durable.

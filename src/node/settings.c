@@ -19,6 +19,8 @@ int			ps_pipeline_depth;
 int			ps_peer_timeout_ms;
 int			ps_call_timeout_ms;
 int			ps_gate_timeout_ms;
+int			ps_switchover_timeout_ms;
+int			ps_switchover_pause_ms;
 int			ps_commit_timeout_ms;
 int			ps_abort_timeout_ms;
 int			ps_shutdown_timeout_ms;
@@ -60,7 +62,7 @@ static const IntSetting int_settings[] = {
 	&ps_peer_timeout_ms, 3000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.call_timeout", "Longest wait for one call to another node, connecting included.",
 	&ps_call_timeout_ms, 5000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
-	{"payshard.lease_timeout", "Time for which the nodes promise a primary that nobody takes its place; 0: no leases. The same on all nodes.",
+	{"payshard.lease_timeout", "Time for which this node promises a primary that it lets nobody take its place; 0: it promises nothing, serves without a lease and is not failed over by itself.",
 	&ps_lease_timeout_ms, 2000, 0, 600000, PGC_POSTMASTER, GUC_UNIT_MS},
 	{"payshard.suspect_timeout", "Silence after which a node is suspected to be gone; a majority that does fails it over.",
 	&ps_suspect_timeout_ms, 2500, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS},
@@ -70,6 +72,10 @@ static const IntSetting int_settings[] = {
 	&ps_failover_wait_ms, 10000, 0, 600000, PGC_USERSET, GUC_UNIT_MS},
 	{"payshard.gate_timeout", "Longest wait of a commit before it is enqueued: for a closed gate, a full queue or a missing copy.",
 	&ps_gate_timeout_ms, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.switchover_timeout", "Longest time for which a switchover is tried: then a transaction that does not end, or a node that does not follow, is in the way.",
+	&ps_switchover_timeout_ms, 30000, 100, 3600000, PGC_USERSET, GUC_UNIT_MS},
+	{"payshard.switchover_pause", "Longest time for which one try of a switchover makes writes wait before it gives way to them.",
+	&ps_switchover_pause_ms, 1000, 10, 600000, PGC_USERSET, GUC_UNIT_MS},
 	{"payshard.commit_timeout", "Longest wait of a commit for the other copies; then it is aborted everywhere.",
 	&ps_commit_timeout_ms, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.abort_timeout", "Longest wait for an abort to be confirmed by the other nodes; then the outcome is unknown.",

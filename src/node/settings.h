@@ -14,6 +14,8 @@ extern int	ps_pipeline_depth;		/* batches in flight per peer */
 extern int	ps_peer_timeout_ms;		/* silence after which a peer is left out */
 extern int	ps_call_timeout_ms;		/* one call to a peer, connect included */
 extern int	ps_gate_timeout_ms;		/* wait for a closed gate or a full queue */
+extern int	ps_switchover_timeout_ms;	/* all tries together */
+extern int	ps_switchover_pause_ms; /* one try */
 extern int	ps_commit_timeout_ms;	/* wait for the in-sync members, then abort */
 extern int	ps_abort_timeout_ms;	/* W7: wait for ABORT entries to be journaled */
 extern int	ps_shutdown_timeout_ms; /* W7: outcome awaited after terminate */

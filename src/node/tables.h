@@ -33,4 +33,12 @@ extern Oid	ps_table_oid(PsTable table);
 /* Is the extension in this database?  Needs a transaction. */
 extern bool ps_extension_exists(void);
 
+/*
+ * ps_extension_is_current, ps_extension_require_current
+ *		Are its SQL objects of the library's version?  ERROR 55000 when they are
+ *		not.  Both need a transaction.
+ */
+extern bool ps_extension_is_current(void);
+extern void ps_extension_require_current(void);
+
 #endif

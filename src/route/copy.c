@@ -21,6 +21,7 @@
 #include "link/local.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "node/map.h"
 #include "node/relation.h"
 #include "route/copy.h"
 #include "route/route.h"
@@ -124,10 +125,14 @@ is_distributed(Node *stmt)
 	CopyStmt   *copy = (CopyStmt *) stmt;
 	Oid			relid;
 
-	if (!IsA(copy, CopyStmt) || copy->relation == NULL || ps_route_is_off())
+	if (!IsA(copy, CopyStmt) || copy->relation == NULL)
 		return false;
 	relid = RangeVarGetRelid(copy->relation, AccessShareLock, true);
-	return OidIsValid(relid) && ps_relation(relid) != NULL;
+	if (!OidIsValid(relid) || ps_relation(relid) == NULL)
+		return false;
+	if (ps_map_self() == 0)
+		ps_map_await_self();
+	return !ps_route_is_off();
 }
 
 /* COPY .. FROM has met a row of another primary: the same error, said for COPY. */

@@ -245,6 +245,46 @@ fill_job(Job *job, Oid relid, ArrayType *keys)
 	job->floors = query_text(psprintf("SELECT payshard.sequence_floors(%u)", relid));
 }
 
+/* Is it an error of what is there and what is not: a schema, a role, a type? */
+static bool
+is_of_names(int code)
+{
+	return ERRCODE_TO_CATEGORY(code) == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION ||
+		code == ERRCODE_UNDEFINED_SCHEMA;
+}
+
+/*
+ * (c) at one other node.  What the table needs there and is not, or what has its name,
+ * is said in its words, without the script that met it.
+ */
+static void
+await_made(const Job *job, int i)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		PQclear(ps_allnodes_await(i));
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		if (!is_of_names(geterrcode()))
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(error->sqlerrcode),
+				 errmsg("table \"%s\" cannot be made on node \"%s\"", get_rel_name(job->relid),
+						ps_map_node_name(ps_allnodes_node(i))),
+				 errdetail("There: %s. Nothing was changed on any node.", error->message),
+				 errhint("A table needs the same schema, owner, types, functions and extensions on every node, and its name free on the others.")));
+	}
+	PG_END_TRY();
+}
+
 /* (b) to (f) */
 static void
 distribute(const Job *job)
@@ -261,7 +301,7 @@ distribute(const Job *job)
 	ps_allnodes_script_here(script_register(job));
 	fresh = ps_relation_by_id(job->table_id);
 	for (int i = 0; i < ps_allnodes_count(); i++)
-		PQclear(ps_allnodes_await(i));
+		await_made(job, i);
 	ps_rows_spread(job->relid, fresh);
 	drop_old(job, schema);
 	run_script_on_others(after);

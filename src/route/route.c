@@ -55,6 +55,7 @@
 #include "utils/portal.h"
 #include "utils/rel.h"
 #include "write/capture.h"
+#include "write/hold.h"
 
 PS_FUNCTION(payshard_local_scope);
 
@@ -527,6 +528,9 @@ plan_routed(Query *query, const char *text, int options, ParamListInfo params, b
 static PlannedStmt *
 route_planner(Query *query, const char *text, int options, ParamListInfo params)
 {
+	if (query->commandType != CMD_UTILITY && ps_map_self() == 0 && MyBgworkerEntry == NULL &&
+		ps_key_is_distributed(query))
+		ps_map_await_self();
 	if (query->commandType == CMD_UTILITY || ps_route_is_off())
 		return plan_here(query, text, options, params, PS_SCOPE_NONE);
 	if (!ps_key_is_distributed(query))
@@ -555,6 +559,7 @@ check_relation(Relation rel, uint64 *terms)
 
 	if (part == NULL || part->shard < 0)
 		return;
+	ps_hold_enter(part->shard);
 	if (ps_map_shard(part->shard, &state))
 		*terms += state.term;
 	if (ps_route_primary(part->shard) == ps_map_self())
@@ -700,18 +705,10 @@ check_shards(PlanState *state)
 				 errhint("Retry the transaction.")));
 }
 
-static void
-route_start(QueryDesc *desc, int eflags)
+/* Looks at a statement that has been started; false = it uses no shard here. */
+static bool
+check_started(QueryDesc *desc)
 {
-
-	if (previous_start)
-		previous_start(desc, eflags);
-	else
-		standard_ExecutorStart(desc, eflags);
-	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && changes_here(desc->plannedstmt))
-		ps_local_note();
-	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) || ps_route_is_off() || IsParallelWorker())
-		return;
 	if (plans_epoch != ps_map_epoch())
 	{
 		ResetPlanCache();
@@ -720,11 +717,34 @@ route_start(QueryDesc *desc, int eflags)
 	if (is_cursor(desc))
 		get_rows_now(desc->planstate, NULL);
 	if (!has_distributed(desc->plannedstmt))
-		return;
+		return false;
 	ps_map_require_serving();
 	check_writes(desc->plannedstmt);
 	ps_session_claim(ps_map_self());
 	check_shards(desc->planstate);
+	return true;
+}
+
+static void
+route_start(QueryDesc *desc, int eflags)
+{
+	bool		is_explained = (eflags & EXEC_FLAG_EXPLAIN_ONLY) != 0;
+	bool		is_changing;
+
+	if (previous_start)
+		previous_start(desc, eflags);
+	else
+		standard_ExecutorStart(desc, eflags);
+	is_changing = !is_explained && changes_here(desc->plannedstmt);
+	if (is_changing)
+		ps_local_note();
+	if (ps_route_is_off() || IsParallelWorker())
+		return;
+	/* to the end of the transaction nobody else becomes primary of what is written */
+	if (!is_explained && check_started(desc) && is_changing)
+		ps_hold_keep();
+	else
+		ps_hold_leave();
 }
 
 static void

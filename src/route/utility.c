@@ -224,9 +224,11 @@ on_utility(PlannedStmt *pstmt, const char *source, bool read_only, ProcessUtilit
 	ListCell   *cell;
 	char	   *text;
 
-	if (ps_shared && ps_shared->self != 0 && !ps_allnodes_is_internal() && IsTransactionState() &&
+	if (ps_shared && !ps_allnodes_is_internal() && IsTransactionState() &&
 		context != PROCESS_UTILITY_SUBCOMMAND)
 		ps_verdict(pstmt->utilityStmt, &verdict);
+	if (verdict.tables != NIL && ps_map_self() == 0)
+		ps_map_await_self();
 	/* a node that is cut off from its cluster may go */
 	if (IsA(pstmt->utilityStmt, DropStmt) && ps_shared && ps_map_incarnation() != 0)
 		require_extension_unused((DropStmt *) pstmt->utilityStmt);

@@ -115,16 +115,13 @@ put_own_lease(PsOut *out)
 static void
 put_other(PsOut *out, uint32 id)
 {
-	uint64		granted_ms;
-	uint64		promised_ms;
 	uint64		since = 0;
 	const char *suspicion = ps_suspicion(id, &since);
 
 	ps_out_null(out);
 	ps_out_null(out);
-	ps_lease_look(id, &granted_ms, &promised_ms);
-	ps_out_int(out, (int64) granted_ms);
-	ps_out_int(out, (int64) promised_ms);
+	ps_out_int(out, (int64) ps_lease_granted_ms(id));
+	ps_out_int(out, (int64) ps_lease_bound_ms(id));
 	ps_out_text(out, suspicion);
 	if (since == 0)
 		ps_out_null(out);

@@ -9,6 +9,10 @@
  * prune the journal.  All in one local transaction, whose commit need not be
  * flushed: what it loses in a crash is still in the journal.
  *
+ * A partition that a user keeps locked: the transaction is given up, and the
+ * next one waits for that lock before (a).  Waiting after it would keep all maps
+ * out, and then all payments.
+ *
  * "Decided" never goes beyond what is journaled here: a joining node may hear
  * that a seq is decided before it has it.
  *
@@ -56,6 +60,7 @@
 #define PS_APPLY_BATCHES 64		/* journal rows per transaction */
 #define PS_APPLY_NAP_MS 1000
 #define PS_APPLY_RETRY_MS 500
+#define PS_APPLY_LOCK_MS 1000	/* longest wait for a lock of a user at a time */
 
 /* From where on a shard's placement follows which stream. */
 typedef struct Feed
@@ -315,7 +320,7 @@ ps_apply_journal(uint32 origin, uint64 incarnation, uint64 applied, uint64 limit
 	uint64		whole = 0;
 
 	read_feeds();
-	targets = ps_targets_begin();
+	targets = ps_targets_begin(false);
 	for (int i = 0; i < n && !stop; i++)
 	{
 		bytea	   *records = PG_DETOAST_DATUM(batches[i]);
@@ -344,6 +349,25 @@ apply_limit(PsSharedOrigin *origin)
 	return hold != 0 ? Min(limit, hold - 1) : limit;
 }
 
+/* Per origin: the partition that its last try has found locked by somebody. */
+static Oid	locked[PS_NODES_MAX];
+
+/*
+ * Waits for it, in the queue that locks have, but not for long: other
+ * origins have their turns.  Before the map is held: whoever adopts a map waits for
+ * all who hold it, and all others for him.
+ */
+static void
+await_partition(uint32 id)
+{
+	if (!OidIsValid(locked[id]))
+		return;
+	LockTimeout = PS_APPLY_LOCK_MS;
+	LockRelationOid(locked[id], RowExclusiveLock);
+	LockTimeout = 0;
+	locked[id] = InvalidOid;
+}
+
 /* One transaction for one origin; true = there may be more to do at once. */
 static bool
 apply_origin(uint32 id)
@@ -358,6 +382,7 @@ apply_origin(uint32 id)
 	if (incarnation == 0 || limit <= pg_atomic_read_u64(&origin->applied_seq))
 		return false;
 	StartTransactionCommand();
+	await_partition(id);
 	ps_map_lock();
 	ps_journal_lock_apply(id);
 	PS_FAULT("apply.before");
@@ -394,11 +419,19 @@ try_origin(uint32 id, bool *failed)
 	}
 	PG_CATCH();
 	{
+		Oid			relid = ps_target_locked();
+		bool		is_waiting = geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE;
+
 		MemoryContextSwitchTo(old);
-		EmitErrorReport();
+		LockTimeout = 0;
+		if (is_waiting && OidIsValid(relid))
+			locked[id] = relid;
+		if (!is_waiting)
+			EmitErrorReport();
 		FlushErrorState();
 		AbortCurrentTransaction();
-		*failed = true;
+		*failed = !is_waiting;
+		more = is_waiting;
 		feeds_generation = 0;
 	}
 	PG_END_TRY();

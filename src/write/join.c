@@ -231,7 +231,7 @@ payshard_peer_copy(PG_FUNCTION_ARGS)
 	if (wrong)
 		ps_damaged("a copy of rows", wrong);
 	PS_FAULT("join.copy");
-	targets = ps_targets_begin();
+	targets = ps_targets_begin(true);
 	ps_reader_init(&reader, VARDATA_ANY(bytes), n_bytes);
 	while (ps_op_next(&reader, &op))
 	{

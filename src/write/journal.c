@@ -10,7 +10,8 @@
  *
  * Locks, per origin, to the end of the transaction: `journal` serializes
  * receivers (an old connection may still be at work when a new one is there),
- * `apply` the apply process and recoveries.
+ * `apply` the apply process and recoveries.  Their tags are of a type that no SQL
+ * function locks: with that of advisory locks any user could stop all payments.
  */
 #include "postgres.h"
 
@@ -44,9 +45,14 @@ static bool feeds_changed = false;
 static void
 lock_origin(uint32 key)
 {
-	LOCKTAG		tag;
+	LOCKTAG		tag = {
+		.locktag_field1 = MyDatabaseId,
+		.locktag_field2 = LOCK_SPACE,
+		.locktag_field3 = key,
+		.locktag_type = LOCKTAG_USERLOCK,
+		.locktag_lockmethodid = DEFAULT_LOCKMETHOD,
+	};
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, LOCK_SPACE, key, 2);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 

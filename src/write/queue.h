@@ -86,6 +86,9 @@ extern void ps_queue_open_gate(void);
 extern bool ps_queue_drain(TimestampTz deadline);
 extern uint64 ps_queue_last_seq(void);
 
+/* Has every transaction up to that seq its outcome? */
+extern bool ps_queue_is_decided(uint64 seq);
+
 /* A sender's place in the queue. */
 typedef struct PsQueueCursor
 {

@@ -84,6 +84,13 @@ check_sender(uint64 cluster_id, uint32 sender, uint64 incarnation, uint64 epoch,
 	return PS_RECEIVE_OK;
 }
 
+static const char *
+other_version(uint32 version)
+{
+	return psprintf("it speaks version %u of payshard's messages, this node version %u: "
+					"install the same payshard on both", version, PS_PEER_VERSION);
+}
+
 /* peer_hello(hello) */
 Datum
 payshard_peer_hello(PG_FUNCTION_ARGS)
@@ -102,6 +109,8 @@ payshard_peer_hello(PG_FUNCTION_ARGS)
 	wrong = ps_hello_read(&hello, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
 	if (wrong)
 		ps_damaged("a hello", wrong);
+	if (hello.version != PS_PEER_VERSION)
+		PG_RETURN_BYTEA_P(answer(PS_RECEIVE_REFUSED, 0, other_version(hello.version)));
 	sender = hello.sender;
 	incarnation = hello.incarnation;
 	if (ps_shared->map_loaded)
@@ -198,6 +207,8 @@ payshard_peer_journal(PG_FUNCTION_ARGS)
 	}
 	if (status != PS_RECEIVE_OK)
 		PG_RETURN_BYTEA_P(answer(status, 0, why));
+	if (batch.shards_end > ps_map_n_shards())
+		ps_damaged("a batch of journal entries", ps_no_such_shard);
 	ps_suspicion_asked(batch.sender);
 	if (batch.n_records > 0)
 		PS_FAULT("receiver.checked");

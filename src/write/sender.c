@@ -225,6 +225,7 @@ hello(void)
 
 	PS_FAULT_AT("sender.before_hello", stream.name);
 	ps_queue_cursor_start(stream.node, &stream.cursor);
+	words.version = PS_PEER_VERSION;
 	words.cluster_id = ps_shared->map.cluster_id;
 	words.sender = ps_map_self();
 	words.incarnation = stream.cursor.incarnation;
@@ -508,8 +509,12 @@ stream_turn(void)
 	if (stream.conn == NULL)
 		return;
 	idle_long = stream.n_flights == 0 && nap_ms() <= 1;
-	if (idle_long)
+	if (idle_long || (peer()->is_urgent && stream.n_flights < max_flights))
+	{
+		peer()->is_urgent = false;
+		pg_memory_barrier();
 		send_batch(true);
+	}
 	if (stream.conn == NULL)
 		return;
 	/* with room for a batch, and nothing to send, we are woken for an entry */

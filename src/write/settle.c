@@ -221,6 +221,8 @@ payshard_peer_settle_journal(PG_FUNCTION_ARGS)
 	ps_reader_init(&reader, VARDATA_ANY(records), bytes);
 	while (ps_record_next(&reader, &record))
 	{
+		if ((wrong = ps_record_check(&record, ps_map_n_shards())) != NULL)
+			ps_damaged("a union of journal entries", wrong);
 		if (record.seq <= applied || is_journaled(origin, incarnation, record.seq))
 			continue;
 		journal_record(origin, incarnation, &record);

@@ -15,6 +15,7 @@
 #include "nodes/makefuncs.h"
 #include "node/map.h"
 #include "node/relation.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -39,17 +40,31 @@ typedef struct Target
 struct PsTargets
 {
 	MemoryContext context;		/* of this struct: the transaction's */
+	bool		may_wait;		/* for a lock that somebody else holds */
 	EState	   *estate;
 	List	   *open;			/* Target */
 	Target	   *last;			/* used last: the likely next */
 };
 
+/* The partition that was last found locked; see ps_targets_begin. */
+static Oid	locked_partition = InvalidOid;
+
+Oid
+ps_target_locked(void)
+{
+	Oid			relid = locked_partition;
+
+	locked_partition = InvalidOid;
+	return relid;
+}
+
 PsTargets *
-ps_targets_begin(void)
+ps_targets_begin(bool may_wait)
 {
 	PsTargets  *targets = palloc0(sizeof(PsTargets));
 
 	targets->context = CurrentMemoryContext;
+	targets->may_wait = may_wait;
 	targets->estate = CreateExecutorState();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	return targets;
@@ -77,6 +92,23 @@ ps_targets_end(PsTargets *targets)
 	CommandCounterIncrement();
 }
 
+static Relation
+open_partition(const PsTargets *targets, Oid relid)
+{
+	if (targets->may_wait)
+		return table_open(relid, RowExclusiveLock);
+	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+	{
+		locked_partition = relid;
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("payshard cannot apply changes to \"%s\" now", get_rel_name(relid)),
+				 errdetail("A transaction on this node holds a lock of the table."),
+				 errhint("It is tried again. See pg_locks for who holds it.")));
+	}
+	return table_open(relid, NoLock);
+}
+
 /* Opens the partition of a table for a shard; NULL when it is not here. */
 static Target *
 open_target(PsTargets *targets, uint32 table_id, int shard)
@@ -92,7 +124,7 @@ open_target(PsTargets *targets, uint32 table_id, int shard)
 	target = palloc0(sizeof(Target));
 	target->table_id = table_id;
 	target->shard = shard;
-	target->rel = table_open(ps_relation_partition(parent, shard), RowExclusiveLock);
+	target->rel = open_partition(targets, ps_relation_partition(parent, shard));
 	target->format = ps_row_format(target->rel);
 	desc = RelationGetDescr(target->rel);
 	target->result = makeNode(ResultRelInfo);

@@ -13,9 +13,14 @@ typedef struct PsTargets PsTargets;
 /*
  * ps_targets_begin, ps_targets_end
  *		Opens and closes a set of tables for changes in one transaction.
+ *
+ * may_wait: false for who holds the map, which nobody may hold while he waits for
+ * a user: a partition that somebody has locked then is an ERROR 55P03, and
+ * ps_target_locked tells, once, which.
  */
-extern PsTargets *ps_targets_begin(void);
+extern PsTargets *ps_targets_begin(bool may_wait);
 extern void ps_targets_end(PsTargets *targets);
+extern Oid	ps_target_locked(void);
 
 /*
  * ps_target_change

@@ -177,7 +177,7 @@ my $incarnation = unpack('Q>', substr($batch, 18, 8));
 
 my %message = (
 	"peer_journal(%s)" => $fresh,
-	"peer_hello(%s)" => resealed(with($hello, 32, pack('Q>', $seq + 1000))),
+	"peer_hello(%s)" => resealed(with($hello, 36, pack('Q>', $seq + 1000))),
 	"peer_learn(%s)" => $next_map,
 	"peer_accept($cluster_id, $ballot, %s)" => $next_map,
 	"peer_copy(%s)" => sealed($ops),
@@ -256,6 +256,20 @@ foreach my $case (
 	my ($offset, $format, $value, $wanted, $name) = @$case;
 	is(status_of(ask(call('peer_journal(%s)', resealed(with($fresh, $offset, pack($format, $value)))))), $wanted, "a batch with $name");
 }
+my $other = ask(call('peer_hello(%s)', resealed(with($hello, 4, pack('N', 2)))));
+is(status_of($other), 'R', 'a hello of another version of payshard');
+like(pack('H*', substr($other->[1], 2)), qr/it speaks version 2 of payshard's messages, this node version 1/, '... is told so');
+# One that names, besides, a shard between the last of this cluster and the last that can be.
+sub with_shard
+{
+	my ($shard) = @_;
+	my $head = with(with(substr($records, 0, 32), 0, pack('N', 10 + unpack('N', $records))), 30, pack('n', $n_shards + 1));
+	return $head . substr($records, 32, 10 * $n_shards) . pack('nQ>', $shard, 1) . substr($records, 32 + 10 * $n_shards);
+}
+is_deeply([ map { not_refused('peer_journal(%s)', "shard $_", sealed(with(substr($fresh, 0, 78), 74, pack('N', length with_shard($_))) . with_shard($_))) } 8, 1023 ],
+	[], 'a batch with a shard that the cluster does not have: refused and closed');
+is_deeply([ map { not_refused("peer_settle_journal(1, $epoch, $incarnation, %s)", "shard $_", sealed(with_shard($_))) } 8, 1023 ],
+	[], 'records of a settlement with a shard that the cluster does not have: refused and closed');
 is(held(), $before, 'nothing was journaled or applied');
 
 # Half a message of the protocol itself.
@@ -291,7 +305,7 @@ is($n_crashes, 0, 'no process crashed');
 $c->stop(1);
 $c->wait_until('the whole batch to be taken', 30, sub {
 		my $now = $c->sql(2, 'SELECT epoch FROM payshard.chosen_map');
-		my $greeting = ask(call('peer_hello(%s)', resealed(with($hello, 16, pack('Q>', $c->sql(2, q{SELECT incarnation FROM payshard.nodes WHERE name = 'n1'})) . pack('Q>', $now)))));
+		my $greeting = ask(call('peer_hello(%s)', resealed(with($hello, 20, pack('Q>', $c->sql(2, q{SELECT incarnation FROM payshard.nodes WHERE name = 'n1'})) . pack('Q>', $now)))));
 		return (0, "@$greeting") unless status_of($greeting) eq 'K';
 		$batch = with($batch, 18, pack('Q>', $c->sql(2, q{SELECT incarnation FROM payshard.nodes WHERE name = 'n1'})));
 		my $answer = ask(call('peer_journal(%s)', fresh_batch(hex(substr($greeting->[1], 20, 16)), $now)));

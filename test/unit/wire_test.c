@@ -204,7 +204,7 @@ test_refusals(void)
 static void
 test_seal(void)
 {
-	PsHello		hello = {.cluster_id = 7, .sender = 3, .incarnation = 5, .epoch = 9, .attach_seq = 11};
+	PsHello		hello = {.version = PS_PEER_VERSION, .cluster_id = 7, .sender = 3, .incarnation = 5, .epoch = 9, .attach_seq = 11};
 	PsHello		read;
 	StringInfoData buf;
 	size_t		bytes;
@@ -228,6 +228,12 @@ test_seal(void)
 		n_accepted += ps_unseal(buf.data, &bytes) == NULL;
 	}
 	ok(n_accepted == 0, "no flipped bit and no cut passes a seal");
+	resetStringInfo(&buf);
+	hello.version++;
+	ps_hello_put(&buf, &hello);
+	ok(ps_hello_read(&read, buf.data, (size_t) buf.len) == NULL &&
+	   read.version == PS_PEER_VERSION + 1 && read.sender == 0,
+	   "of a hello of another version that is read, and no more");
 	resetStringInfo(&buf);
 	appendStringInfoString(&buf, "not a hello");
 	ps_seal(&buf);

@@ -1,0 +1,48 @@
+# A lock of a user on a secondary delays what is applied there, and nothing else:
+# payments are journaled, a new map is adopted, nobody's outcome is unknown.
+#
+# Method: at node 2 a transaction holds locks on the partitions of two tables of a shard whose
+# primary is node 1 (REINDEX, which is of one server, takes them).  Node 1 is paid
+# until the applier of node 2 waits; the map is changed; there are more payments.  Then the lock
+# is given up.
+use strict;
+use warnings;
+use PayshardCluster;
+use PayshardPayments;
+use Test::More;
+
+my $c = PayshardCluster->new(nodes => 3, witness => [3], shards => 8, conf => "payshard.commit_timeout = 5s\npayshard.abort_timeout = 5s\n");
+my $p = PayshardPayments->new($c);
+my ($account, $other) = $p->accounts_between(1, 2);
+my $shard = $p->{shard}{$account};
+my @partitions = map { $p->{partition}{$_}{$shard} } qw(payments accounts);
+my $behind = "SELECT count(*) > 0 FROM payshard.journal";
+
+$p->start(1, 3, accounts => [$account]);
+$p->finish;
+$c->wait_sql(2, $behind, 30, 'f');
+my $session = $c->node(2)->background_psql('postgres', on_error_stop => 1);
+$session->query_safe("BEGIN");
+$session->query_safe("REINDEX TABLE $_") foreach @partitions;
+
+is(scalar($p->pay(1, $account)), 'ok', 'a payment is journaled at the secondary');
+$c->wait_sql(2, $behind);
+$c->wait_sql(2, "SELECT count(*) > 0 FROM pg_locks WHERE relation IN ('$partitions[0]'::regclass, '$partitions[1]'::regclass) AND NOT granted");
+pass('its applier waits for the lock');
+
+my $epoch = $c->sql(1, 'SELECT max(epoch) FROM payshard.map_history');
+my ($status, $out, $err) = $c->try_sql(1, "SELECT payshard.set_node('n3', zone => 'elsewhere')");
+is($status, 0, 'the map is changed') || diag($err);
+$c->wait_sql(2, "SELECT max(epoch) > $epoch FROM payshard.map_history", 20);
+pass('the secondary has adopted it');
+$p->start(1, 20, accounts => [$account]);
+$p->start(2, 20);
+$p->finish;
+is($p->tally, 'ok 44', 'payments go on at both nodes');
+is($c->sql(2, $behind), 't', 'they wait to be applied');
+is($c->sql(2, "SELECT count(*) FROM payshard.placements WHERE state <> 'in_sync'"), '0', 'and nobody was left out');
+
+$session->query_safe("COMMIT");
+$session->quit;
+$p->assert_kept('the lock is given up');
+done_testing();
