@@ -39,11 +39,25 @@ staying(const PsMapShard *shard)
 	return shard->placements & ~shard->leaving;
 }
 
+/* Nodes that are up and not expected to be down soon: they may be made primary. */
+static PsNodeSet
+ready_nodes(const PsMap *map)
+{
+	PsNodeSet	set = ps_map_up_nodes(map);
+
+	for (int i = 0; i < map->n_nodes; i++)
+	{
+		if (map->nodes[i].is_resting)
+			set &= ~PS_NODE_BIT(map->nodes[i].id);
+	}
+	return set;
+}
+
 /* Nodes that may be given a placement. */
 static PsNodeSet
 takers(const PsMap *map)
 {
-	PsNodeSet	set = ps_map_up_nodes(map) & ps_map_data_nodes(map);
+	PsNodeSet	set = ready_nodes(map) & ps_map_data_nodes(map);
 
 	for (int i = 0; i < map->n_nodes; i++)
 	{
@@ -123,7 +137,7 @@ aim_at(PsMapShard *shard, PsNodeSet want, PsNodeSet can_take, PsNodeSet expelled
 static void
 name_heir(PsMap *map, PsMapShard *shard, uint32 wanted, const uint32 *row)
 {
-	PsNodeSet	able = staying(shard) & ps_map_up_nodes(map);
+	PsNodeSet	able = staying(shard) & ready_nodes(map);
 
 	if (wanted == 0 || !PS_HAS_NODE(able, wanted))
 		wanted = PS_HAS_NODE(shard->leaving, shard->primary) ? first_of(map, row, able) : 0;
@@ -385,7 +399,7 @@ uint32
 ps_move_heir(const PsMap *map, int s)
 {
 	const PsMapShard *shard = &map->shards[s];
-	PsNodeSet	able = shard->in_sync & staying(shard) & ps_map_up_nodes(map);
+	PsNodeSet	able = shard->in_sync & staying(shard) & ready_nodes(map);
 
 	if (shard->waits != 0 || shard->arriving != 0)
 		return 0;

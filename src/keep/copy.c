@@ -45,15 +45,12 @@ typedef struct CopyKey
 
 typedef struct Copy
 {
-	PGconn	   *conn;
-	uint32		node;
-	const char *name;
+	const PsCopyOrder *order;
 	CopyKey    *keys;			/* sorted, each once */
 	long		n_keys;
 	long		keys_size;
 	StringInfoData ops;			/* to be sent */
 	MemoryContext scratch;		/* of one row or message */
-	bool		has_limit;		/* payshard.copy_rate holds */
 	TimestampTz begun;
 	uint64		bytes;			/* sent since */
 	PsCopyStats *stats;
@@ -76,10 +73,10 @@ static PGresult *
 call(Copy *copy, const char *sql, int n_args, PsArg *args)
 {
 	PGresult *result =
-		ps_conn_call(copy->conn, sql, n_args, args, false, ps_deadline(PS_COPY_TIMEOUT_MS));
+		ps_conn_call(copy->order->conn, sql, n_args, args, false, ps_deadline(PS_COPY_TIMEOUT_MS));
 
 	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
-		ps_conn_throw(result, copy->conn, copy->name, sql);
+		ps_conn_throw(result, copy->order->conn, copy->order->name, sql);
 	return result;
 }
 
@@ -101,7 +98,8 @@ slow_down(Copy *copy)
 			ProcessConfigFile(PGC_SIGHUP);
 		}
 		CHECK_FOR_INTERRUPTS();
-		if (!copy->has_limit || ps_copy_rate_kb == 0)
+		copy->order->look();
+		if (!copy->order->full || ps_copy_rate_kb == 0)
 			return;
 		due_us = (int64) (copy->bytes * 1000000.0 / (ps_copy_rate_kb * 1024.0));
 		left_ms = (copy->begun + due_us - GetCurrentTimestamp()) / 1000;
@@ -165,7 +163,7 @@ static void
 take_own_keys(Copy *copy, const char *shards)
 {
 	char	   *sql = psprintf("SELECT shard, table_id, key FROM payshard.dirty_key "
-							   "WHERE node = %u AND shard = ANY ('%s')", copy->node, shards);
+							   "WHERE node = %u AND shard = ANY ('%s')", copy->order->node, shards);
 	MemoryContext caller = CurrentMemoryContext;
 	bool		isnull;
 
@@ -361,7 +359,7 @@ static void
 hand_over_dirty_keys(Copy *copy, const char *shards)
 {
 	char	   *sql = psprintf("SELECT node, shard, table_id, key FROM payshard.dirty_key "
-							   "WHERE node <> %u AND shard = ANY ('%s') ORDER BY node", copy->node, shards);
+							   "WHERE node <> %u AND shard = ANY ('%s') ORDER BY node", copy->order->node, shards);
 	bool		isnull;
 
 	SPI_connect();
@@ -383,16 +381,15 @@ hand_over_dirty_keys(Copy *copy, const char *shards)
 }
 
 void
-ps_copy_shards(PGconn *conn, uint32 node, const char *name, const int *shards, int n,
-			   bool full, PsCopyStats *stats)
+ps_copy_shards(const PsCopyOrder *order, PsCopyStats *stats)
 {
-	Copy		copy = {.conn = conn, .node = node, .name = name, .stats = stats};
-	char	   *array = ps_int_array(shards, n);
+	Copy		copy = {.order = order, .stats = stats};
+	const int  *shards = order->shards;
+	char	   *array = ps_int_array(shards, order->n_shards);
 	List	   *tables = all_tables();
 	bool		too_many;
 
 	initStringInfo(&copy.ops);
-	copy.has_limit = full;
 	copy.begun = GetCurrentTimestamp();
 	copy.scratch = AllocSetContextCreate(CurrentMemoryContext, "payshard copy", ALLOCSET_DEFAULT_SIZES);
 	take_own_keys(&copy, array);
@@ -400,7 +397,7 @@ ps_copy_shards(PGconn *conn, uint32 node, const char *name, const int *shards, i
 	sort_keys(&copy);
 	stats->keys = copy.n_keys;
 	too_many = copy.n_keys > ps_dirty_keys_max;
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < order->n_shards; i++)
 	{
 		long		from = 0;
 		long		to;
@@ -413,7 +410,7 @@ ps_copy_shards(PGconn *conn, uint32 node, const char *name, const int *shards, i
 		while (to < copy.n_keys && copy.keys[to].shard == shards[i])
 			to++;
 		copy_shard(&copy, shards[i], from, to,
-				   full || too_many || (from < to && copy.keys[from].table_id == 0), tables);
+				   order->full || too_many || (from < to && copy.keys[from].table_id == 0), tables);
 		stats->shard_rows[i] = stats->rows - rows;
 		stats->shard_bytes[i] = copy.bytes + copy.ops.len - bytes;
 	}

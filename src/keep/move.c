@@ -426,7 +426,7 @@ replace_lost(const PsMap *map, const PsMapNode *node)
 	PsRefusal	refusal;
 	TimestampTz since = silent_since(id);
 
-	if (ps_replace_after_s <= 0 || id == ps_map_self() ||
+	if (ps_replace_after_s <= 0 || id == ps_map_self() || node->is_resting ||
 		!TimestampDifferenceExceeds(since, GetCurrentTimestamp(), ps_replace_after_s * 1000L))
 		return;
 	trial = palloc(sizeof(PsMap));

@@ -36,6 +36,8 @@
 #define PS_CONNECT_MS_MAX 1000
 #define PS_STRAGGLER_MS 100
 #define PS_FAILED_LATELY_MS 2000
+#define PS_TURN_MS 1000
+#define PS_TURN_TAG "1886611572, 1"	/* of an advisory lock */
 
 static PGconn *peers[PS_NODES_MAX];
 static TimestampTz failed_at[PS_NODES_MAX]; /* last connection tried in vain */
@@ -45,6 +47,7 @@ static PsNodeSet heard;			/* who answered, yes or no, in this round of ps_propos
 /* Of ps_propose_gated, while it runs. */
 static void (*gate_shut) (void) = NULL;
 static void (*gate_open) (void) = NULL;
+static uint32 turn_at = 0;		/* node that has given us the turn; 0 = none has */
 
 /* What the voters answered in one phase. */
 typedef struct Round
@@ -455,12 +458,73 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 	return NULL;
 }
 
+/* Who gives turns: of the nodes not suspected, the one with the lowest number; or 0. */
+static uint32
+turn_giver(void)
+{
+	PsMap	   *map = ps_map_copy();
+	uint32		id = 0;
+
+	for (int i = 0; i < map->n_nodes && id == 0; i++)
+		if (map->nodes[i].state == PS_NODE_UP && ps_suspicion(map->nodes[i].id, NULL) == NULL &&
+			ps_peer(map->nodes[i].id, map->nodes[i].name, ps_deadline(PS_TURN_MS)) != NULL)
+			id = map->nodes[i].id;
+	pfree(map);
+	return id;
+}
+
+/*
+ * A proposer that is overtaken while it has the gate shut begins anew with the gate
+ * shut; so those that shut one come in turn.  A courtesy: who gets no turn in a
+ * moment goes on without.
+ */
+static void
+take_turn(void)
+{
+	TimestampTz deadline = ps_deadline(PS_TURN_MS);
+	uint32		giver = turn_giver();
+
+	while (giver != 0 && turn_at == 0 && GetCurrentTimestamp() < deadline)
+	{
+		PGresult   *result = ps_conn_call(peers[giver], "SELECT pg_catalog.pg_try_advisory_lock(" PS_TURN_TAG ")",
+										  0, NULL, false, deadline);
+
+		if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
+			giver = 0;
+		else if (PQgetvalue(result, 0, 0)[0] == 't')
+			turn_at = giver;
+		else
+			(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5, PG_WAIT_EXTENSION);
+		PQclear(result);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* Without an answer the connection is given up, and the turn with it. */
+static void
+end_turn(void)
+{
+	uint32		giver = turn_at;
+	PGresult   *result = NULL;
+
+	turn_at = 0;
+	if (giver == 0 || peers[giver] == NULL)
+		return;
+	if (PQtransactionStatus(peers[giver]) == PQTRANS_IDLE)
+		result = ps_conn_call(peers[giver], "SELECT pg_catalog.pg_advisory_unlock(" PS_TURN_TAG ")",
+							  0, NULL, false, ps_deadline(PS_TURN_MS));
+	if (result == NULL)
+		ps_peer_drop(giver);
+	PQclear(result);
+}
+
 PsMap *
 ps_propose_gated(PsStep step, const char *reason, int timeout_ms, PsRefusal *refusal,
 				 void (*shut) (void), void (*open) (void))
 {
 	PsMap	   *map;
 
+	take_turn();
 	gate_shut = shut;
 	gate_open = open;
 	PG_TRY();
@@ -471,6 +535,7 @@ ps_propose_gated(PsStep step, const char *reason, int timeout_ms, PsRefusal *ref
 	{
 		gate_shut = NULL;
 		gate_open = NULL;
+		end_turn();
 	}
 	PG_END_TRY();
 	return map;

@@ -274,7 +274,8 @@ shut_and_look(void)
 	if (ActiveSnapshotSet())
 		return;					/* in an earlier round: shut since */
 	shut_gate();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	/* not the transaction's own, which connecting to a node may have taken before */
+	PushActiveSnapshot(GetLatestSnapshot());
 	join.copied_seq = ps_queue_last_seq();
 	PS_FAULT("rejoin.before_join");
 }
@@ -288,7 +289,6 @@ start_joining(void)
 	ps_propose_warm();
 	CommitTransactionCommand();
 	StartTransactionCommand();
-	XactIsoLevel = XACT_REPEATABLE_READ;
 	(void) ps_propose_gated(step_join,
 							psprintf("node %s joins node %s", join.name, ps_map_node_name(ps_map_self())),
 							ps_call_timeout_ms, &refusal, shut_and_look, open_gate);
@@ -301,18 +301,47 @@ start_joining(void)
 	PS_FAULT("rejoin.after_join");
 }
 
+/*
+ * Is the node still joining, by our map?  If it has been left out, or nothing is
+ * to arrive there any more, it does not get what is enqueued: all was for nothing.
+ */
+static bool
+is_joining(void)
+{
+	PsMap	   *map = ps_map_copy();
+	bool		is = ps_map_incarnation() == join.incarnation;
+
+	for (int i = 0; i < join.n; i++)
+		is &= map->shards[join.shards[i]].primary == ps_map_self() &&
+			PS_HAS_NODE(map->shards[join.shards[i]].joining, join.node);
+	pfree(map);
+	return is || !PS_RULE("J3.joining");
+}
+
+static void
+require_joining(void)
+{
+	if (!is_joining())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" is not to join any more", join.name),
+				 errdetail("The map has changed while it was copied to.")));
+}
+
 /* (f) */
 static void
 copy_rows(void)
 {
 	PsCopyStats *stats = &join.stats;
+	PsCopyOrder order = {.conn = join.conn, .node = join.node, .name = join.name,
+	.shards = join.shards, .n_shards = join.n, .full = join.is_new, .look = require_joining};
 	PsArg		args[2] = {ps_arg_text(ps_int_array(join.shards, join.n)),
 	ps_arg_int8((int64) join.copied_seq)};
 
 	PS_FAULT("rejoin.before_copy");
 	command("BEGIN");
 	memset(stats, 0, sizeof(*stats));
-	ps_copy_shards(join.conn, join.node, join.name, join.shards, join.n, join.is_new, stats);
+	ps_copy_shards(&order, stats);
 	PS_FAULT("rejoin.after_copy");
 	PQclear(call("SELECT payshard.peer_join_copied($1::int[], $2)", 2, args));
 	command("COMMIT");
@@ -522,6 +551,7 @@ is_equal(void)
 	uint64		seq;
 
 	PS_FAULT("rejoin.before_digest");
+	require_joining();
 	catch_up();
 	(void) hold_apply(0);		/* its first use */
 	seq = stop_at_one_moment(&head);
@@ -536,6 +566,7 @@ is_equal(void)
 	equal = strcmp(ours, its) == 0;
 	if (!equal)
 	{
+		require_joining();
 		ps_event_write("divergence", join.node, 0, "digests differ after its dirty keys were copied");
 		ereport(LOG, (errmsg("payshard: digests differ"), errdetail("ours:\n%sits:\n%s", ours, its)));
 	}

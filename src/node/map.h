@@ -42,7 +42,7 @@ extern bool ps_map_is_member(uint32 id, uint64 incarnation);
 
 /*
  * ps_map_require
- *		ERROR 55000 unless this node is in a cluster; 57P03 unless it has taken
+ *		ERROR 55000 unless this node is in a cluster, and a member of it; 57P03 unless it has taken
  *		its incarnation (then it may serve).
  */
 extern void ps_map_require_cluster(void);

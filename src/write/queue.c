@@ -672,6 +672,21 @@ ps_queue_is_empty(uint32 node, const PsQueueCursor *cursor)
 	return empty;
 }
 
+void
+ps_queue_passed(uint32 node, const PsQueueCursor *cursor)
+{
+	PsSharedPeer *peer = &ps_shared->peers[node];
+
+	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	if (peer->attached && cursor->incarnation == pg_atomic_read_u64(&ps_shared->incarnation) &&
+		cursor->attach_seq == peer->attach_seq && peer->acked_seq >= cursor->sent_seq)
+	{
+		peer->acked_offset = Max(peer->acked_offset, cursor->offset);
+		reclaim();
+	}
+	LWLockRelease(&QUEUE->lock);
+}
+
 bool
 ps_queue_hello(uint32 node, const PsQueueCursor *cursor, uint64 journaled,
 			   uint64 applied_seq, uint64 lsn)

@@ -116,6 +116,11 @@ extern bool ps_queue_cursor_valid(uint32 node, const PsQueueCursor *cursor);
 /* Appends records for `node` to buf, up to about max_bytes. */
 extern void ps_queue_take(uint32 node, PsQueueCursor *cursor, StringInfo buf,
 						  int max_bytes, PsQueueTake *take);
+/*
+ * Nothing is in flight to `node`, and up to the cursor nothing else was for it: who
+ * waits for it to have everything (J4) need not wait for its next answer.
+ */
+extern void ps_queue_passed(uint32 node, const PsQueueCursor *cursor);
 /* Is nothing left to take?  Then whoever enqueues wakes the sender. */
 extern bool ps_queue_is_empty(uint32 node, const PsQueueCursor *cursor);
 /*
