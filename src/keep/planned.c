@@ -180,7 +180,8 @@ put_row(ReturnSetInfo *set, uint32 from, uint32 to, const int *shards, int n, do
 		numbers[i] = Int32GetDatum(shards[i]);
 	values[0] = CStringGetTextDatum(ps_map_node_name(from));
 	values[1] = CStringGetTextDatum(ps_map_node_name(to));
-	values[2] = PointerGetDatum(construct_array(numbers, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	values[2] = PointerGetDatum(construct_array(numbers, n, INT4OID, sizeof(int32), true,
+												TYPALIGN_INT));
 	values[3] = Float8GetDatum(ms);
 	tuplestore_putvalues(set->setResult, set->setDesc, values, nulls);
 }

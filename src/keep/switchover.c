@@ -177,7 +177,8 @@ await_members(uint64 upto, TimestampTz deadline)
 	for (uint32 id = 1; id < PS_NODES_MAX; id++)
 	{
 		/* who has left meanwhile is not needed */
-		if (PS_HAS_NODE(set, id) && !await_applied(id, upto, deadline) && PS_HAS_NODE(members(), id))
+		if (PS_HAS_NODE(set, id) && !await_applied(id, upto, deadline) &&
+			PS_HAS_NODE(members(), id))
 			return ps_map_node_name(id);
 	}
 	return NULL;
@@ -301,13 +302,14 @@ static PsRefusal
 propose(void)
 {
 	PsRefusal	refusal;
+	char	   *reason = psprintf("switchover from node %s to node %s", ps_map_node_name(ps_map_self()),
+								  ps_map_node_name(job.to));
 
 	/* not to be interrupted: the outcome would not be known */
 	HOLD_INTERRUPTS();
 	PS_FAULT("switch.before_propose");
-	(void) ps_propose_gated(step_switch, psprintf("switchover from node %s to node %s",
-												  ps_map_node_name(ps_map_self()), ps_map_node_name(job.to)),
-							PS_PROPOSE_MS, &refusal, about_to_propose, release);
+	(void) ps_propose_gated(step_switch, reason, PS_PROPOSE_MS, &refusal, about_to_propose,
+							release);
 	job.is_proposed = false;
 	PS_FAULT("switch.after_propose");
 	RESUME_INTERRUPTS();

@@ -555,14 +555,16 @@ static void
 check_relation(Relation rel, uint64 *terms)
 {
 	const PsRelation *part = rel ? ps_relation(RelationGetRelid(rel)) : NULL;
+	PsMapShard	before;
 	PsMapShard	state;
 
-	if (part == NULL || part->shard < 0)
+	if (part == NULL || part->shard < 0 || !ps_map_shard(part->shard, &before))
 		return;
 	ps_hold_enter(part->shard);
 	if (ps_map_shard(part->shard, &state))
 		*terms += state.term;
-	if (ps_route_primary(part->shard) == ps_map_self())
+	/* another term: the snapshot is older than the wait for a switchover */
+	if (ps_route_primary(part->shard) == ps_map_self() && state.term == before.term)
 		return;
 	if (shipped)
 		ereport(ERROR,

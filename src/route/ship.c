@@ -376,7 +376,8 @@ await_agreement(ShipState *state, TimestampTz *deadline)
 		return true;
 	}
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
-	(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_AGREEMENT_LOOK_MS, PG_WAIT_EXTENSION);
+	(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_AGREEMENT_LOOK_MS,
+									   PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 	return now < *deadline;
 }

@@ -101,7 +101,8 @@ await(int shard)
 		ps_hold_leave();
 		ConditionVariablePrepareToSleep(&ps_shared->map_changed);
 		while (is_held(shard) && GetCurrentTimestamp() < deadline)
-			(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_LOOK_MS, PG_WAIT_EXTENSION);
+			(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_LOOK_MS,
+											   PG_WAIT_EXTENSION);
 		ConditionVariableCancelSleep();
 		if (is_held(shard))
 			held_too_long(shard);

@@ -55,9 +55,9 @@ sub bench
 	{
 		open STDOUT, '>', $out;
 		open STDERR, '>&', \*STDOUT;
-		exec 'pgbench', '-n', '-M', $protocol, '-c', 2, '-T', $seconds, '-f', "$dir/$name.sql", '-l', "--log-prefix=$out.log",
-		  $c->node($node)->connstr('postgres');
-		POSIX::_exit(127);
+		exec { 'pgbench' } 'pgbench', '-n', '-M', $protocol, '-c', 2, '-T', $seconds, '-f', "$dir/$name.sql", '-l', "--log-prefix=$out.log",
+		  $c->node($node)->connstr('postgres')
+		  or POSIX::_exit(127);
 	}
 	push @running, [ $pid, $out, "$name, $protocol, node $node" ];
 	return;
@@ -100,6 +100,10 @@ foreach my $run (@running)
 	ok($? == 0 && ($done // 0) > 0 && ($errors // 0) == 0, "$run->[2]: " . ($done // 'no') . ' transactions, none failed')
 	  or diag(join "\n", grep { /ERROR|error|DETAIL|abort|failed/ } split /\n/, $text);
 }
+# column 3 of pgbench's logs: us of each transaction
+my @latencies = sort { $b <=> $a } map { (split)[2] } map { split /\n/, PostgreSQL::Test::Utils::slurp_file($_) } glob("$dir/*.log.*");
+diag(sprintf 'of %d transactions: longest %.0f ms, one in a thousand %.0f ms, median %.1f ms',
+	scalar(@latencies), map { $_ / 1000 } @latencies[ 0, @latencies / 1000, @latencies / 2 ]);
 $p->finish;
 is(join(', ', map { "$_: $p->{state}{$_}" } sort keys %{ $p->{state} }), '', 'no payment failed');
 $p->assert_kept('after all switchovers');
