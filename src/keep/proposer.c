@@ -363,7 +363,8 @@ no_majority(const PsMap *known, int ms)
 static void
 back_off(int tries)
 {
-	long		ms = 1 + pg_prng_uint64_range(&pg_global_prng_state, 0, Min(10 << Min(tries, 4), 50));
+	long		most_ms = Min(10 << Min(tries, 4), 50);
+	long		ms = 1 + pg_prng_uint64_range(&pg_global_prng_state, 0, most_ms);
 
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
 					 PG_WAIT_EXTENSION);
@@ -412,7 +413,8 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 	if (known == NULL)
 		ps_map_require_cluster();
 	for (int tries = 0; GetCurrentTimestamp() < deadline &&
-		 !TimestampDifferenceExceeds(with_majority, GetCurrentTimestamp(), ps_call_timeout_ms); tries++)
+		 !TimestampDifferenceExceeds(with_majority, GetCurrentTimestamp(), ps_call_timeout_ms);
+		 tries++)
 	{
 		uint64		ballot;
 		StringInfoData bytes;
