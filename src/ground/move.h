@@ -31,8 +31,8 @@ extern const char ps_move_nothing[];
  *		are not being removed, the failed ones among them: they are expected
  *		back.  What is ordered already and lies on the way stays ordered.
  *
- * A node that has failed, or is in maintenance, takes nothing; then the placement that would have made
- * room stays, too.
+ * A node that has failed, or is in maintenance, takes nothing; then the placement
+ * that would have made room stays, too.
  */
 extern PsRefusal ps_step_rebalance(PsMap *map);
 

@@ -211,7 +211,7 @@ count_others(PsMap *map, uint32 id, int *zones)
 				strcmp(map->nodes[j].zone, node->zone) == 0)
 				is_new_zone = false;
 		*zones += is_new_zone;
-		n += node->state == PS_NODE_UP;
+		n += node->state == PS_NODE_UP && ps_suspicion(node->id, NULL) == NULL;
 	}
 	return n;
 }
@@ -229,7 +229,7 @@ require_room(PsMap *map, const PsMapNode *node)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("node \"%s\" cannot be removed: its copies have no other place", node->name),
-				 errdetail("Each shard has %u copies, and without it %d nodes are up that hold shards.",
+				 errdetail("Each shard has %u copies. Nodes that are up and may hold shards, without it: %d.",
 						   map->copies, others),
 				 errhint("Add a node with payshard.add_node() first.")));
 	if (zones < Min((int) map->copies, zones_now))
@@ -425,6 +425,7 @@ replace_lost(const PsMap *map, const PsMapNode *node)
 	uint32		id = node->id;
 	PsRefusal	refusal;
 	TimestampTz since = silent_since(id);
+	int64		silent_s;
 
 	if (ps_replace_after_s <= 0 || id == ps_map_self() || node->is_resting ||
 		!TimestampDifferenceExceeds(since, GetCurrentTimestamp(), ps_replace_after_s * 1000L))
@@ -436,8 +437,10 @@ replace_lost(const PsMap *map, const PsMapNode *node)
 	if (refusal)
 		return;
 	PS_FAULT("move.before_replace");
-	(void) ps_propose(step_replace, &id, psprintf("replacement of node %s: not heard for " INT64_FORMAT " s", node->name,
-												  (int64) (GetCurrentTimestamp() - since) / USECS_PER_SEC),
+	silent_s = (GetCurrentTimestamp() - since) / USECS_PER_SEC;
+	(void) ps_propose(step_replace, &id,
+					  psprintf("replacement of node %s: not heard for " INT64_FORMAT " s",
+							   node->name, silent_s),
 					  ps_call_timeout_ms, &refusal);
 	PS_FAULT("move.after_replace");
 }

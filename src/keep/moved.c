@@ -41,7 +41,8 @@ ordering_map(uint64 job)
 						  NULL, true, 1);
 	if (SPI_processed != 1)
 		return NULL;
-	bytes = DatumGetByteaPP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	bytes = DatumGetByteaPP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+										  &isnull));
 	map = palloc(sizeof(PsMap));
 	return ps_map_read(map, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes)) == NULL ? map : NULL;
 }
@@ -151,7 +152,8 @@ void
 ps_moved_note(uint64 job, int shard, uint32 node, TimestampTz begun, uint64 bytes, long rows,
 			  int64 pause_us)
 {
-	Oid			types[8] = {INT8OID, INT4OID, INT4OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID, FLOAT8OID};
+	Oid			types[8] = {INT8OID, INT4OID, INT4OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID,
+	FLOAT8OID};
 	Datum		values[8];
 
 	values[0] = Int64GetDatum((int64) job);

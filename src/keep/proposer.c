@@ -29,6 +29,7 @@
 #include "node/settings.h"
 #include "node/suspicion.h"
 #include "port/pg_bitutils.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -362,7 +363,8 @@ no_majority(const PsMap *known, int ms)
 static void
 back_off(int tries)
 {
-	long		ms = 1 + pg_prng_uint64_range(&pg_global_prng_state, 0, Min(10 << Min(tries, 4), 50));
+	long		most_ms = Min(10 << Min(tries, 4), 50);
+	long		ms = 1 + pg_prng_uint64_range(&pg_global_prng_state, 0, most_ms);
 
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
 					 PG_WAIT_EXTENSION);
@@ -411,7 +413,8 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 	if (known == NULL)
 		ps_map_require_cluster();
 	for (int tries = 0; GetCurrentTimestamp() < deadline &&
-		 !TimestampDifferenceExceeds(with_majority, GetCurrentTimestamp(), ps_call_timeout_ms); tries++)
+		 !TimestampDifferenceExceeds(with_majority, GetCurrentTimestamp(), ps_call_timeout_ms);
+		 tries++)
 	{
 		uint64		ballot;
 		StringInfoData bytes;
@@ -473,13 +476,9 @@ turn_giver(void)
 	return id;
 }
 
-/*
- * A proposer that is overtaken while it has the gate shut begins anew with the gate
- * shut; so those that shut one come in turn.  A courtesy: who gets no turn in a
- * moment goes on without.
- */
-static void
-take_turn(void)
+/* A courtesy: who gets no turn in a moment goes on without. */
+void
+ps_propose_take_turn(void)
 {
 	TimestampTz deadline = ps_deadline(PS_TURN_MS);
 	uint32		giver = turn_giver();
@@ -501,8 +500,8 @@ take_turn(void)
 }
 
 /* Without an answer the connection is given up, and the turn with it. */
-static void
-end_turn(void)
+void
+ps_propose_end_turn(void)
 {
 	uint32		giver = turn_at;
 	PGresult   *result = NULL;
@@ -510,7 +509,7 @@ end_turn(void)
 	turn_at = 0;
 	if (giver == 0 || peers[giver] == NULL)
 		return;
-	if (PQtransactionStatus(peers[giver]) == PQTRANS_IDLE)
+	if (!proc_exit_inprogress && PQtransactionStatus(peers[giver]) == PQTRANS_IDLE)
 		result = ps_conn_call(peers[giver], "SELECT pg_catalog.pg_advisory_unlock(" PS_TURN_TAG ")",
 							  0, NULL, false, ps_deadline(PS_TURN_MS));
 	if (result == NULL)
@@ -522,9 +521,9 @@ PsMap *
 ps_propose_gated(PsStep step, const char *reason, int timeout_ms, PsRefusal *refusal,
 				 void (*shut) (void), void (*open) (void))
 {
-	PsMap	   *map;
+	PsMap	   *volatile map = NULL;
 
-	take_turn();
+	ps_propose_take_turn();
 	gate_shut = shut;
 	gate_open = open;
 	PG_TRY();
@@ -535,7 +534,7 @@ ps_propose_gated(PsStep step, const char *reason, int timeout_ms, PsRefusal *ref
 	{
 		gate_shut = NULL;
 		gate_open = NULL;
-		end_turn();
+		ps_propose_end_turn();
 	}
 	PG_END_TRY();
 	return map;

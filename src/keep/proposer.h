@@ -46,6 +46,15 @@ extern PsMap *ps_propose_gated(PsStep step, const char *reason, int timeout_ms, 
 							   void (*shut) (void), void (*open) (void));
 
 /*
+ * ps_propose_take_turn, ps_propose_end_turn
+ *		A proposer that is overtaken while it keeps others waiting begins anew and
+ *		keeps them waiting; so those that do come in turn.  ps_propose_gated takes
+ *		one and ends it; who makes others wait before it takes it earlier.
+ */
+extern void ps_propose_take_turn(void);
+extern void ps_propose_end_turn(void);
+
+/*
  * ps_propose_warm
  *		Connects to all nodes and asks them nothing in the words of a proposal, so
  *		that the next one of this process takes no longer than it must.

@@ -788,10 +788,10 @@ ps_duty_rejoin(void)
 }
 
 /*
- * What a new map makes of notes on this node: keys that are dirty for a
- * placement which is in sync, or is none, are not any more; and a shard that this
- * node does not hold is to be emptied (sweep.c), with all notes.  The map is held meanwhile: under the next one
- * the placement may be out again, with new notes.
+ * What a new map makes of notes on this node: keys that are dirty for a placement
+ * which is in sync, or is none, are not any more; and a shard that this node does
+ * not hold is to be emptied (sweep.c), with all notes.  The map is held meanwhile:
+ * under the next one the placement may be out again, with new notes.
  */
 bool
 ps_duty_notes(void)

@@ -50,7 +50,8 @@ next_shard(void)
 	for (uint64 i = 0; i < SPI_processed && shard < 0; i++)
 	{
 		PsMapShard	state;
-		int			s = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		HeapTuple	row = SPI_tuptable->vals[i];
+		int			s = DatumGetInt32(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
 
 		if (ps_map_shard(s, &state) && ps_map_placement(&state, ps_map_self()) == PS_PLACEMENT_NONE)
 			shard = s;

@@ -209,6 +209,7 @@ gone(int code, Datum arg)
 	}
 	job.is_proposed = false;
 	release();
+	ps_propose_end_turn();
 }
 
 /* (b): one try.  0, or the pid that is in the way. */
@@ -323,6 +324,7 @@ switch_over(void)
 	PS_FAULT("switch.begin");
 	ps_propose_warm();
 	(void) await_members(PG_UINT64_MAX, ps_deadline(PS_CATCH_UP_MS));
+	ps_propose_take_turn();
 	hold_and_drain();
 	PS_FAULT("switch.drained");
 	refusal = propose();

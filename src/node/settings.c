@@ -93,7 +93,7 @@ static const IntSetting int_settings[] = {
 	{"payshard.copy_batch_size", "Rows sent in one message to a placement that joins.",
 	&ps_copy_batch_kb, 1024, 16, 64 * 1024, PGC_SIGHUP, GUC_UNIT_KB},
 	{"payshard.copy_rate", "Most that this primary sends in a second to a placement that arrives by a move; 0: as fast as it goes.",
-	&ps_copy_rate_kb, 0, 0, INT_MAX / 1024, PGC_SIGHUP, GUC_UNIT_KB},
+	&ps_copy_rate_kb, 0, 0, 1024 * 1024, PGC_SIGHUP, GUC_UNIT_KB},
 	{"payshard.move_shards", "Shards that a primary copies to one node at once when they are moved.",
 	&ps_move_shards, 4, 1, 1024, PGC_SIGHUP, 0},
 	{"payshard.replace_after", "Time after which a lost node's shards get another place, where nodes and zones allow; -1: never.",

@@ -62,7 +62,10 @@ shard_bytes(const PsMap *map)
 		for (int s = 0; s < map->n_shards; s++)
 			if (map->shards[s].primary == node->id)
 				shards[n++] = s;
-		if (n == 0 || (conn = ps_peer(node->id, node->name, ps_deadline(ps_call_timeout_ms))) == NULL)
+		if (n == 0)
+			continue;
+		conn = ps_peer(node->id, node->name, ps_deadline(ps_call_timeout_ms));
+		if (conn == NULL)
 			continue;
 		arg = ps_arg_text(ps_int_array(shards, n));
 		result = ps_conn_call(conn, "SELECT shard, bytes FROM payshard.peer_shard_bytes($1::int[])", 1,
@@ -71,7 +74,12 @@ shard_bytes(const PsMap *map)
 			ps_peer_drop(node->id);
 		else
 			for (int row = 0; row < PQntuples(result); row++)
-				bytes[ps_result_int8(result, row, 0) % map->n_shards] = ps_result_int8(result, row, 1);
+			{
+				int64		s = ps_result_int8(result, row, 0);
+
+				if (s >= 0 && s < map->n_shards)
+					bytes[s] = ps_result_int8(result, row, 1);
+			}
 		PQclear(result);
 	}
 	return bytes;

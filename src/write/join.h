@@ -12,7 +12,8 @@
  *	payshard.peer_copy(ops)
  *		rows: 'T' empties a table's partition, 'D' removes a key, 'I' inserts
  *	payshard.peer_join_copied(shards, seq)
- *		the copy is complete, and shows all up to that seq; to be called in the transaction that made it
+ *		the copy is complete, and shows all up to that seq; to be called in the
+ *		transaction that made it
  *	payshard.peer_take_dirty(node, shard, table_id, key)
  *		one dirty key of another node that is out, as the primary knows it (J3)
  *	payshard.peer_digest(shards) -> setof (shard, rows, digest)
