@@ -10,6 +10,7 @@
 
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
+#include "compat.h"
 #include "foreign/foreign.h"
 #include "libpq/libpq-be-fe-helpers.h"
 #include "link/conn.h"
@@ -376,7 +377,8 @@ ps_conn_has_result(PGconn *conn)
 void
 ps_conn_wait_any(PGconn *const *conns, uint64 set, TimestampTz deadline)
 {
-	WaitEventSet *events = CreateWaitEventSet(CurrentMemoryContext, pg_popcount64(set) + 2);
+	WaitEventSet *events = ps_wait_events(CurrentMemoryContext, CurrentResourceOwner,
+											 pg_popcount64(set) + 2);
 	WaitEvent	occurred;
 
 	AddWaitEventToSet(events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
