@@ -12,6 +12,7 @@
 
 #include "access/xact.h"
 #include "commands/explain.h"
+#include "compat.h"
 #include "executor/executor.h"
 #include "executor/tstoreReceiver.h"
 #include "miscadmin.h"

@@ -16,6 +16,7 @@
 #include "access/transam.h"
 #include "catalog/pg_proc.h"
 #include "commands/explain.h"
+#include "compat.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "node/map.h"
