@@ -94,6 +94,13 @@
 	index_beginscan(rel, index, snapshot, n_keys, 0)
 #endif
 
+/* Opens a relation of the range table that the plan changes. */
+#if PG_VERSION_NUM >= 180000
+#define ps_range_table_relation(estate, rti) ExecGetRangeTableRelation(estate, rti, true)
+#else
+#define ps_range_table_relation(estate, rti) ExecGetRangeTableRelation(estate, rti)
+#endif
+
 /* Equal to default_version in payshard.control. */
 #define PS_EXTENSION_VERSION "1.0"
 

@@ -27,6 +27,7 @@ int			ps_apply_delay_ms;
 int			ps_min_in_sync;
 int			ps_dirty_keys_max;
 int			ps_copy_batch_kb;
+int			ps_plans_kept;
 bool		ps_auto_failover;
 int			ps_suspect_timeout_ms;
 int			ps_fall_memory_s;
@@ -65,6 +66,8 @@ static const IntSetting int_settings[] = {
 	&ps_fall_memory_s, 30, 1, 86400, PGC_SIGHUP, GUC_UNIT_S},
 	{"payshard.failover_wait", "Longest wait of a statement for the failover or recovery of a node that it needs; 0: it fails at once.",
 	&ps_failover_wait_ms, 10000, 0, 600000, PGC_USERSET, GUC_UNIT_MS},
+	{"payshard.plans_kept", "Plans that a session keeps, one for each prepared statement and shard; 0: statements whose key is a parameter are planned at each execution.",
+	&ps_plans_kept, 1024, 0, 1000000, PGC_USERSET, 0},
 	{"payshard.gate_timeout", "Longest wait of a commit before it is enqueued: for a closed gate, a full queue or a missing copy.",
 	&ps_gate_timeout_ms, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.commit_timeout", "Longest wait of a commit for the other copies; then it is aborted everywhere.",

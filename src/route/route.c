@@ -6,7 +6,8 @@
  *
  *	keys known, one primary, this node	planned here, by PostgreSQL
  *	keys known, one primary, another	shipped as a whole (ship.c)
- *	keys known at execution only		planned then (later.c)
+ *	keys known at execution only		planned then (later.c), simple
+ *										statements once per shard (once.c)
  *	several primaries, only read		planned here, other nodes' shards
  *										are read there (scatter.c)
  *	several primaries, written			refused, 0A000
@@ -41,6 +42,7 @@
 #include "route/allnodes.h"
 #include "route/copy.h"
 #include "route/later.h"
+#include "route/once.h"
 #include "route/patience.h"
 #include "route/route.h"
 #include "route/scatter.h"
@@ -477,6 +479,7 @@ plan_routed(Query *query, const char *text, int options, ParamListInfo params, b
 	Way			way;
 	PsTarget   *changed;
 	const char *why;
+	uint64		epoch = ps_map_epoch();
 
 	ps_map_require_serving();
 	refuse_serializable();
@@ -489,7 +492,11 @@ plan_routed(Query *query, const char *text, int options, ParamListInfo params, b
 	way = decide(mention, params, is_final);
 	changed = changed_target(mention);
 	if (way.way == WAY_LATER)
-		return ps_later_plan(query);
+	{
+		PlannedStmt *plan = params ? NULL : ps_once_plan(query, mention, text, epoch);
+
+		return plan ? plan : ps_later_plan(query, epoch, NIL, PS_LATER_COST);
+	}
 	if (way.way == WAY_HERE)
 		return plan_here(query, text, options, params, PS_SCOPE_HERE);
 	if (shipped)
@@ -542,6 +549,12 @@ PlannedStmt *
 ps_route_plan(Query *query, const char *text, int options, ParamListInfo params)
 {
 	return plan_routed(query, text, options, params, true);
+}
+
+PlannedStmt *
+ps_route_plan_here(Query *query, const char *text)
+{
+	return plan_here(query, text, 0, NULL, PS_SCOPE_HERE);
 }
 
 /* ------------------------------------------------------------ executing */
@@ -680,14 +693,44 @@ changes_here(PlannedStmt *plan)
 }
 
 static void
-route_start(QueryDesc *desc, int eflags)
+start(QueryDesc *desc, int eflags)
 {
-	bool		uses_shards = false;
-
 	if (previous_start)
 		previous_start(desc, eflags);
 	else
 		standard_ExecutorStart(desc, eflags);
+}
+
+/* Starts a statement, with its remembered plan if it has one. */
+static void
+start_once(QueryDesc *desc, int eflags)
+{
+	PsOnce	   *once = ps_once_begin(desc, eflags);
+
+	if (once == NULL)
+	{
+		start(desc, eflags);
+		return;
+	}
+	PG_TRY();
+	{
+		start(desc, eflags);
+	}
+	PG_CATCH();
+	{
+		ps_once_failed(once);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	ps_once_started(once, desc, eflags);
+}
+
+static void
+route_start(QueryDesc *desc, int eflags)
+{
+	bool		uses_shards = false;
+
+	start_once(desc, eflags);
 	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && changes_here(desc->plannedstmt))
 		ps_local_note();
 	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) || ps_route_is_off() || IsParallelWorker())

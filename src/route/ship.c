@@ -277,7 +277,7 @@ run_instead(ShipState *state)
 	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
 
 	state->nested = ps_nested_begin(copyObject(list_nth(scan->custom_private, SHIP_QUERY)),
-									estate, state->eflags, true);
+									estate, state->eflags, 0);
 	MemoryContextSwitchTo(old);
 }
 
