@@ -456,7 +456,8 @@ ps_session_claim(uint32 node)
 				 errdetail("It uses node \"%s\" and would use node \"%s\"; "
 						   "their snapshots would not be of one instant.",
 						   ps_map_node_name(snapshot_node), ps_map_node_name(node)),
-				 errhint("Use READ COMMITTED.")));
+				 errhint("Use READ COMMITTED. pg_dump can dump the schema (--schema-only); for "
+						 "the data see \"Restore from backup\" in doc/operations.md.")));
 	snapshot_node = node;
 }
 

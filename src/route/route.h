@@ -37,6 +37,13 @@ extern bool ps_route_is_off(void);
 extern PlannedStmt *ps_route_plan(Query *query, const char *query_string,
 								  int cursor_options, ParamListInfo params);
 
+/*
+ * ps_route_plan_here
+ *		Plans a statement about partitions of which this node is the primary,
+ *		without parameters.  Scribbles on the query.
+ */
+extern PlannedStmt *ps_route_plan_here(Query *query, const char *query_string);
+
 /* What happens to a distributed table while PostgreSQL plans (scatter.c). */
 typedef enum PsScope
 {
