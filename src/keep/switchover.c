@@ -382,7 +382,8 @@ payshard_peer_switch(PG_FUNCTION_ARGS)
 		if (numbers[i] < 0 || numbers[i] >= ps_map_n_shards())
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("there is no shard %d", numbers[i])));
+					 errmsg("there is no shard %d", numbers[i]),
+					 errhint("Nodes of one cluster have the same shards.")));
 		shards[numbers[i]] = true;
 	}
 	PG_RETURN_FLOAT8(ps_switch_shards(shards, PG_GETARG_INT32(1)));
