@@ -3,21 +3,24 @@
 #   make                     payshard.so                     (PAYSHARD_FAULTS=1: with fault points)
 #   make install             into the PostgreSQL of PG_CONFIG
 #   make check [T=...]       everything under test/, in a private copy of PostgreSQL
+#   make check-model         the protocol model (test/model), searched further than make check does
 #   make demo, demo-stop     a cluster of three servers on this machine
 #   make bench               against plain and synchronously replicated PostgreSQL
 #
-# check, demo and bench install what is missing (scripts/bootstrap), so they
+# check, check-model, demo and bench install what is missing (scripts/bootstrap), so they
 # must work before there is a PGXS to include.
 
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
 
-OWN_GOALS := check tidy demo demo-stop bench
+OWN_GOALS := check check-model tidy demo demo-stop bench
 ifneq ($(filter $(OWN_GOALS),$(MAKECMDGOALS)),)
 
 .PHONY: $(OWN_GOALS)
 # T is what to run: "make check T=test/t/100_x.pl", "make check T='tidy regress'".
 check:
 	@T='$(T)' scripts/check
+check-model:
+	@scripts/bootstrap check && test/model/run full
 tidy:
 	@T=tidy scripts/check
 demo:

@@ -277,6 +277,22 @@ CREATE FUNCTION payshard.switchover(shard int, target text DEFAULT NULL,
 	OUT from_node text, OUT to_node text, OUT shards int[], OUT pause_ms double precision)
 	RETURNS SETOF record LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_switchover_shard';
 COMMENT ON FUNCTION payshard.switchover(int, text) IS 'the same for one shard';
+CREATE FUNCTION payshard.start_maintenance(node text, reason text DEFAULT NULL) RETURNS int
+	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_start_maintenance';
+COMMENT ON FUNCTION payshard.start_maintenance IS 'makes a node ready to be stopped: other nodes become primary of its shards, and from now on its absence is planned time and its copies are not replaced; refused where the cluster could not go on without it. Returns how many shards got another primary';
+CREATE FUNCTION payshard.stop_maintenance(node text) RETURNS int
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_stop_maintenance';
+COMMENT ON FUNCTION payshard.stop_maintenance IS 'takes a node back: waits until its copies are in sync (payshard.switchover_timeout), ends the planned time, and makes it primary of the shards of which the ring has it first. Returns how many these are';
+CREATE FUNCTION payshard.drill(node text, how text DEFAULT 'kill', OUT node_name text, OUT kind text, OUT switchover_ms double precision,
+	OUT recovery_ms double precision, OUT back_in_sync_ms double precision, OUT failed_over boolean)
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_drill';
+COMMENT ON FUNCTION payshard.drill IS 'lets a node die by a crash from which its server restarts by itself, and measures: recovery_ms until all shards that it was primary of are open (failed_over: at other nodes), back_in_sync_ms until its copies are in sync; then it is primary again of what it was. how => ''kill'': without warning; ''stop'': after other nodes have become primary. switchover_ms: longest pause by that. An incident of kind drill; refused where the cluster could not go on without the node';
+CREATE FUNCTION payshard.peer_crash(incarnation bigint) RETURNS int
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_crash';
+COMMENT ON FUNCTION payshard.peer_crash IS 'between nodes, superusers only: kills a process of this server for a drill';
+CREATE FUNCTION payshard.peer_note(kind text, node int, detail text) RETURNS void
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_note';
+COMMENT ON FUNCTION payshard.peer_note IS 'between nodes: writes a row of payshard.event_log';
 CREATE FUNCTION payshard.peer_switch(shards int[], target int) RETURNS double precision
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_switch';
 COMMENT ON FUNCTION payshard.peer_switch IS 'between nodes: makes another node primary of shards of this one; returns for how many ms writes to them waited at most';
@@ -636,7 +652,7 @@ COMMENT ON COLUMN payshard.nodes.node_id IS 'number of the node in the map';
 COMMENT ON COLUMN payshard.nodes.name IS 'name of the node';
 COMMENT ON COLUMN payshard.nodes.zone IS 'zone: copies of a shard lie in different zones while there are any';
 COMMENT ON COLUMN payshard.nodes.weight IS 'share of the shards relative to other nodes; 0: a witness, which votes and routes but stores nothing';
-COMMENT ON COLUMN payshard.nodes.state IS 'up, or failed: failed over away from and not started again since';
+COMMENT ON COLUMN payshard.nodes.state IS 'up; maintenance: up, and expected to be down (payshard.start_maintenance); failed: failed over away from and not started again since';
 COMMENT ON COLUMN payshard.nodes.incarnation IS 'number of the node''s present start, issued by the map register';
 COMMENT ON COLUMN payshard.nodes.is_self IS 'is it the node that answers this query';
 COMMENT ON COLUMN payshard.nodes.conninfo IS 'how this node reaches it, without user and password; null for who is no member of pg_read_all_stats';
@@ -965,12 +981,32 @@ LEFT JOIN payshard.show_nodes() o ON o.node_id = l.observer;
 COMMENT ON VIEW payshard.events IS 'all that has happened: changes of the map, the same on all nodes, and what nodes have noticed besides; order it by at';
 COMMENT ON COLUMN payshard.events.epoch IS 'map in which it is first so; null: no change of the map';
 COMMENT ON COLUMN payshard.events.at IS 'when, by the clock of the node that proposed the map, never before the map before; or by the observer''s';
-COMMENT ON COLUMN payshard.events.kind IS 'node_added, node_set, node_started, node_failed, node_settling, node_settled, node_removed; placement_out, placement_joining, placement_in_sync, placement_dropped; primary_changed, shard_recovering, shard_open; peer_lost, peer_heard, not_failed_over, divergence, stranger';
+COMMENT ON COLUMN payshard.events.kind IS 'node_added, node_set, node_started, node_failed, node_settling, node_settled, node_removed; placement_out, placement_joining, placement_in_sync, placement_dropped; primary_changed, shard_recovering, shard_open; maintenance_started, maintenance_ended; peer_lost, peer_heard, not_failed_over, divergence, stranger, drill_started, drill_ended';
 COMMENT ON COLUMN payshard.events.node IS 'the node it is about; of primary_changed: the new primary; of shard_recovering: the node that is to be settled';
 COMMENT ON COLUMN payshard.events.shards IS 'shards it is about';
 COMMENT ON COLUMN payshard.events.detail IS 'particulars';
 COMMENT ON COLUMN payshard.events.reason IS 'why the map was changed';
 COMMENT ON COLUMN payshard.events.observer IS 'node that has noticed it; null: in the map';
+
+CREATE VIEW payshard.planned AS
+SELECT n.node_id, n.name AS node, 'maintenance' AS kind, e.at AS since, (SELECT min(x.at) FROM payshard.events x
+		WHERE x.kind = 'maintenance_ended' AND x.node = e.node AND x.at >= e.at) AS until, e.reason AS detail
+FROM payshard.events e JOIN payshard.show_nodes() n ON n.name = e.node
+WHERE e.kind = 'maintenance_started'
+UNION ALL
+SELECT n.node_id, n.name, 'drill', l.at, x.at, x.detail
+FROM payshard.event_log l JOIN payshard.show_nodes() n ON n.node_id = l.node
+LEFT JOIN LATERAL (SELECT e.at, e.detail FROM payshard.event_log e WHERE e.kind = 'drill_ended' AND e.observer = l.observer
+		AND e.node = l.node AND e.id > l.id ORDER BY e.id LIMIT 1) x ON true
+-- one whose session died ends by itself
+WHERE l.kind = 'drill_started' AND (x.at IS NOT NULL OR l.at > pg_catalog.now() - interval '10 minutes');
+COMMENT ON VIEW payshard.planned IS 'when nodes were, or are, expected to be down';
+COMMENT ON COLUMN payshard.planned.node_id IS 'number of the node';
+COMMENT ON COLUMN payshard.planned.node IS 'the node';
+COMMENT ON COLUMN payshard.planned.kind IS 'maintenance, or drill';
+COMMENT ON COLUMN payshard.planned.since IS 'begin';
+COMMENT ON COLUMN payshard.planned.until IS 'end; null: not yet';
+COMMENT ON COLUMN payshard.planned.detail IS 'the reason that was given; or what the drill has measured';
 
 CREATE VIEW payshard.incidents AS
 WITH watching AS (
@@ -999,11 +1035,15 @@ WITH watching AS (
 		WHERE q.node = m.node_id AND q.last_heard <= m.begun AND q.detected >= s.failed
 	) d ON true
 )
-SELECT node, kind, coalesce(failed, begun) AS failed, least(coalesce(detected, begun), begun) AS detected,
+SELECT node, CASE WHEN EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = by_map.node_id AND p.kind = 'drill'
+		AND begun >= p.since AND begun <= coalesce(p.until, 'infinity')) THEN 'drill' ELSE kind END AS kind,
+	coalesce(failed, begun) AS failed, least(coalesce(detected, begun), begun) AS detected,
 	decided, CASE WHEN NOT is_silent THEN open_again END AS open_again, resumed, returned, back AS back_in_sync,
 	CASE WHEN is_silent THEN (SELECT coalesce(array_agg(h.shard ORDER BY h.shard), '{}') FROM payshard.show_shards() h
 		WHERE h.primary_node = by_map.node) ELSE shards END AS shards, paused,
-	0::bigint AS transactions_lost, entries AS entries_settled, epoch, reason
+	0::bigint AS transactions_lost, entries AS entries_settled, epoch, reason,
+	EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = by_map.node_id
+		AND begun >= p.since AND begun <= coalesce(p.until, 'infinity')) AS planned
 FROM by_map
 UNION ALL
 SELECT n.name, 'silent', s.failed, s.detected, NULL, NULL, NULL, NULL, NULL,
@@ -1011,12 +1051,12 @@ SELECT n.name, 'silent', s.failed, s.detected, NULL, NULL, NULL, NULL, NULL,
 		WHERE h.primary_node = n.name),
 	(SELECT coalesce(array_agg(h.shard ORDER BY h.shard), '{}') FROM payshard.show_shards() h
 		WHERE h.primary_node <> n.name AND n.name = ANY (h.in_sync)),
-	0, 0, NULL, NULL
+	0, 0, NULL, NULL, EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = n.node_id AND p.until IS NULL)
 FROM silent s JOIN payshard.show_nodes() n USING (node_id)
 WHERE NOT EXISTS (SELECT FROM by_map b WHERE b.node_id = s.node_id AND b.back IS NULL);
 COMMENT ON VIEW payshard.incidents IS 'one row per failure or restart of a node; a node that fails again before it is back in sync is the same incident';
 COMMENT ON COLUMN payshard.incidents.node IS 'the node';
-COMMENT ON COLUMN payshard.incidents.kind IS 'failover: its shards got other primaries; restart: it came back by itself; left out: its copies left the in-sync sets; rebuild: a full copy was asked for; silent: it does not answer any node that watches, and nothing is decided yet';
+COMMENT ON COLUMN payshard.incidents.kind IS 'failover: its shards got other primaries; restart: it came back by itself; left out: its copies left the in-sync sets; rebuild: a full copy was asked for; drill: any of these while payshard.drill() ran; silent: it does not answer any node that watches, and nothing is decided yet';
 COMMENT ON COLUMN payshard.incidents.failed IS 'its last answer to any node; where nobody has noted one: the time of the map with which the incident begins';
 COMMENT ON COLUMN payshard.incidents.detected IS 'when a node noticed first';
 COMMENT ON COLUMN payshard.incidents.decided IS 'map in which it is failed over, started again or left out';
@@ -1030,6 +1070,7 @@ COMMENT ON COLUMN payshard.incidents.transactions_lost IS 'acknowledged transact
 COMMENT ON COLUMN payshard.incidents.entries_settled IS 'journal entries of it that were still undecided somewhere, and were settled (rolled forward, or their abort confirmed)';
 COMMENT ON COLUMN payshard.incidents.epoch IS 'map with which it begins';
 COMMENT ON COLUMN payshard.incidents.reason IS 'reason of that map';
+COMMENT ON COLUMN payshard.incidents.planned IS 'was the node expected to be down (payshard.planned)? Such incidents are not in payshard.recovery_stats, and their time is planned time in payshard.availability';
 
 CREATE VIEW payshard.availability AS
 WITH cluster AS (
@@ -1043,9 +1084,8 @@ WITH cluster AS (
 		THEN greatest(until, pg_catalog.now()) ELSE until + interval '5 seconds' END)), '{}') AS spans
 	FROM payshard.watch_span
 ), maintenance AS (
-	SELECT l.node AS node_id, range_agg(tstzrange(l.at, coalesce((SELECT min(e.at) FROM payshard.event_log e
-		WHERE e.kind = 'maintenance_ended' AND e.node = l.node AND e.at >= l.at), pg_catalog.now()))) AS spans
-	FROM payshard.event_log l WHERE l.kind = 'maintenance_started' GROUP BY l.node
+	SELECT p.node_id, range_agg(tstzrange(p.since, coalesce(p.until, pg_catalog.now()))) AS spans
+	FROM payshard.planned p GROUP BY p.node_id
 ), shard_outage AS (
 	SELECT s AS shard, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(i.open_again, pg_catalog.now()))) AS span
 	FROM incident i, unnest(i.shards) s
@@ -1092,7 +1132,7 @@ COMMENT ON COLUMN payshard.availability.since IS 'begin of the time that is look
 COMMENT ON COLUMN payshard.availability.window_s IS 'seconds from then until now';
 COMMENT ON COLUMN payshard.availability.up_s IS 'seconds up';
 COMMENT ON COLUMN payshard.availability.down_s IS 'seconds down: from the last answer of the node that failed until its shards were open';
-COMMENT ON COLUMN payshard.availability.planned_s IS 'seconds down within announced maintenance';
+COMMENT ON COLUMN payshard.availability.planned_s IS 'seconds down within maintenance and drills (payshard.planned)';
 COMMENT ON COLUMN payshard.availability.unknown_s IS 'seconds in which no node watched';
 COMMENT ON COLUMN payshard.availability.availability IS 'up_s / (up_s + down_s)';
 COMMENT ON COLUMN payshard.availability.nines IS 'whole nines of it: 3 = 99.9 %; null: never down';
@@ -1102,7 +1142,7 @@ WITH incident AS (
 	SELECT *, extract(epoch FROM coalesce(decided, pg_catalog.now()) - failed) AS fault_s,
 		extract(epoch FROM coalesce(greatest(CASE WHEN shards <> '{}' THEN open_again END,
 			CASE WHEN paused <> '{}' THEN resumed END), pg_catalog.now()) - failed) AS repair_s
-	FROM payshard.incidents WHERE kind <> 'rebuild' AND (shards <> '{}' OR paused <> '{}')
+	FROM payshard.incidents WHERE kind <> 'rebuild' AND NOT planned AND (shards <> '{}' OR paused <> '{}')
 ), total AS (
 	SELECT window_s - planned_s - unknown_s AS total_s, up_s, down_s FROM payshard.availability WHERE scope = 'cluster'
 )
@@ -1154,6 +1194,7 @@ BEGIN
 		|| CASE single WHEN 0 THEN '' WHEN 1 THEN ', 1 has one copy' ELSE ', ' || single || ' have one copy' END;
 	SELECT string_agg(', ' || n.name || CASE
 			WHEN n.state = 'failed' THEN ' is failed over'
+			WHEN n.state = 'maintenance' THEN ' is in maintenance' || CASE WHEN n.name = ANY (silent) THEN ' and down' ELSE '' END
 			WHEN n.name = ANY (silent) THEN ' does not answer'
 			WHEN n.leader IS NOT NULL THEN ' is being settled'
 			WHEN p.joining > 0 THEN ' is rejoining'
@@ -1164,7 +1205,7 @@ BEGIN
 			count(*) FILTER (WHERE q.state <> 'in_sync' AND q.moving IS DISTINCT FROM 'arriving') AS missing,
 			count(*) FILTER (WHERE q.moving = 'arriving') AS arriving
 		FROM payshard.placements q GROUP BY q.node) p ON p.node = n.name
-	WHERE n.state = 'failed' OR n.name = ANY (silent) OR n.leader IS NOT NULL OR coalesce(p.missing + p.arriving, 0) > 0;
+	WHERE n.state <> 'up' OR n.name = ANY (silent) OR n.leader IS NOT NULL OR coalesce(p.missing + p.arriving, 0) > 0;
 	result := sentence || coalesce(about, '') || '.' || E'\n\nnodes\n';
 	SELECT result || string_agg(format('  %-12s %-7s %-10s primary of %s, copies in sync %s of %s%s%s', n.name, n.state,
 			CASE WHEN n.weight = 0 THEN 'witness' WHEN n.zone = '' THEN '' ELSE n.zone END,
@@ -1209,9 +1250,9 @@ DO $$
 DECLARE
 	f regprocedure;
 	v regclass;
-	views constant text[] := '{nodes,leases,shards,placements,moves,balance,jobs,tables,replication,in_doubt,stat_commits,silences,events,incidents,availability,recovery_stats}';
+	views constant text[] := '{nodes,leases,shards,placements,moves,balance,jobs,tables,replication,in_doubt,stat_commits,silences,events,planned,incidents,availability,recovery_stats}';
 	for_monitor constant text[] := '{show_nodes,show_leases,show_shards,show_placements,show_moves,show_balance,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}';
-	for_admin constant text[] := '{create_cluster,add_node,remove_node,set_node,failover,switchover,rebuild_node,start_maintenance,stop_maintenance,rebalance_plan,rebalance_start,rebalance_wait,rebalance_stop,verify,repair,stat_reset,resolve_in_doubt,grant_peer}';
+	for_admin constant text[] := '{create_cluster,add_node,remove_node,set_node,failover,switchover,rebuild_node,start_maintenance,stop_maintenance,drill,rebalance_plan,rebalance_start,rebalance_wait,rebalance_stop,verify,repair,stat_reset,resolve_in_doubt,grant_peer}';
 BEGIN
 	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
 		AND (p.proname LIKE 'peer\_%' OR p.proname = ANY (for_monitor || for_admin))
@@ -1235,7 +1276,7 @@ BEGIN
 		AND p.proname IN ('peer_learn', 'peer_prepare', 'peer_accept', 'peer_hello', 'peer_journal', 'peer_tail',
 			'peer_settle_journal', 'peer_settle_apply', 'peer_history', 'peer_events', 'peer_spans', 'peer_moves', 'peer_shard_bytes', 'peer_heard', 'peer_suspects',
 			'peer_hold', 'peer_table_digests', 'peer_digest', 'peer_await_applied', 'peer_join_begin', 'peer_join_keys',
-			'peer_copy', 'peer_switch', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')
+			'peer_copy', 'peer_switch', 'peer_note', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')
 	LOOP
 		EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, pg_temp', f);
 	END LOOP;

@@ -17,6 +17,7 @@
 #include "node/settings.h"
 #include "node/shared.h"
 #include "route/allnodes.h"
+#include "route/names.h"
 #include "route/route.h"
 #include "route/utility.h"
 #include "write/commit.h"
@@ -47,5 +48,6 @@ _PG_init(void)
 	RegisterSubXactCallback(ps_allnodes_subxact, NULL);
 	ps_utility_install();
 	ps_route_install();
+	ps_names_install();
 	ps_keeper_register();
 }

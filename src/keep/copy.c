@@ -16,6 +16,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "executor/spi.h"
 #include "ground/wire.h"
 #include "keep/copy.h"
@@ -297,7 +298,7 @@ copy_keys(Copy *copy, long from, long to)
 	Relation	index = index_open(format->key_index, AccessShareLock);
 	TupleTableSlot *key = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
 	TupleTableSlot *row = table_slot_create(rel, NULL);
-	IndexScanDesc scan = index_beginscan(rel, index, GetActiveSnapshot(), format->n_key, 0);
+	IndexScanDesc scan = ps_index_beginscan(rel, index, GetActiveSnapshot(), format->n_key);
 	ScanKeyData keys[INDEX_MAX_KEYS];
 
 	for (long i = from; i < to; i++)

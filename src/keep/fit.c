@@ -28,7 +28,7 @@
 /* All of a database's ways with texts as one text; and one hash, as a sample. */
 #define TEXT_RULES \
 	"(SELECT pg_catalog.pg_encoding_to_char(d.encoding) || ', collation ' || d.datcollate || ', ctype ' || d.datctype || " \
-	"coalesce(', ICU locale ' || (pg_catalog.to_jsonb(d)->>'daticulocale'), '') " \
+	"coalesce(', ICU locale ' || coalesce(pg_catalog.to_jsonb(d)->>'daticulocale', pg_catalog.to_jsonb(d)->>'datlocale'), '') " \
 	"FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()), " \
 	"pg_catalog.hashtextextended('payshard', 8816678312871386365)"
 

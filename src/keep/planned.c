@@ -1,13 +1,9 @@
 /*
  * planned.c
- *		What does a DBA order at the level of nodes: switchover, maintenance?
+ *		Which node is to be primary of which shard, when a DBA wants it changed?
  *
  * Any node may be asked.  It chooses for each shard who is to be primary, and has
  * the primary of now do it (switchover.c), all shards of one pair of nodes at once.
- *
- * In maintenance a node is expected to be down: that is planned time in
- * payshard.availability, and its copies get no other place (move.c).  The mark
- * stands in the map.
  */
 #include "postgres.h"
 
@@ -33,13 +29,12 @@
 PS_FUNCTION(payshard_switchover_node);
 PS_FUNCTION(payshard_switchover_shard);
 
-/* Who is to be primary of which shard; 0 = it stays. */
-typedef struct PlannedSwitch
+struct PsSwitchPlan
 {
 	PsMap	   *map;
-	uint32		next[PS_SHARDS_MAX];
+	uint32		next[PS_SHARDS_MAX];	/* who is to be primary; 0 = it stays */
 	int			n_primaries[PS_NODES_MAX];	/* then */
-} PlannedSwitch;
+};
 
 /* ------------------------------------------------------------ choosing */
 
@@ -62,7 +57,7 @@ able(PsMap *map, int s)
 
 /* The first of a row of the ring; else who is primary of the fewest. */
 static uint32
-choose(const PlannedSwitch *plan, PsNodeSet set, const uint32 *row)
+choose(const PsSwitchPlan *plan, PsNodeSet set, const uint32 *row)
 {
 	uint32		best = 0;
 
@@ -75,10 +70,10 @@ choose(const PlannedSwitch *plan, PsNodeSet set, const uint32 *row)
 	return best;
 }
 
-static PlannedSwitch *
+static PsSwitchPlan *
 make_plan(PsMap *map)
 {
-	PlannedSwitch	   *plan = palloc0(sizeof(PlannedSwitch));
+	PsSwitchPlan *plan = palloc0(sizeof(PsSwitchPlan));
 
 	plan->map = map;
 	for (int s = 0; s < map->n_shards; s++)
@@ -87,7 +82,7 @@ make_plan(PsMap *map)
 }
 
 static void
-plan_shard(PlannedSwitch *plan, int s, uint32 to)
+plan_shard(PsSwitchPlan *plan, int s, uint32 to)
 {
 	plan->next[s] = to;
 	plan->n_primaries[plan->map->shards[s].primary]--;
@@ -104,11 +99,10 @@ no_other_copy(int s, const char *node)
 			 errhint("Wait until its copies are in sync; see payshard.placements.")));
 }
 
-/* The shards of `from` to `target`, or (0) to where the ring would have them next. */
-static void
-plan_away(PlannedSwitch *plan, const PsMapNode *from, uint32 target)
+PsSwitchPlan *
+ps_plan_away(PsMap *map, const PsMapNode *from, uint32 target)
 {
-	PsMap	   *map = plan->map;
+	PsSwitchPlan *plan = make_plan(map);
 	uint32	   *rows = ps_map_ring(map, ps_map_up_nodes(map));
 
 	for (int s = 0; s < map->n_shards; s++)
@@ -126,6 +120,25 @@ plan_away(PlannedSwitch *plan, const PsMapNode *from, uint32 target)
 		plan_shard(plan, s, choose(plan, set, rows + (size_t) s * map->copies));
 	}
 	pfree(rows);
+	return plan;
+}
+
+PsSwitchPlan *
+ps_plan_home(PsMap *map, uint32 id, const bool *shards)
+{
+	PsSwitchPlan *plan = make_plan(map);
+	uint32	   *rows = ps_map_ring(map, ps_map_voters(map));
+
+	for (int s = 0; s < map->n_shards; s++)
+	{
+		const PsMapShard *shard = &map->shards[s];
+
+		if ((shards ? shards[s] : rows[(size_t) s * map->copies] == id) && shard->primary != id &&
+			shard->waits == 0 && PS_HAS_NODE(shard->in_sync & ~shard->leaving, id))
+			plan_shard(plan, s, id);
+	}
+	pfree(rows);
+	return plan;
 }
 
 /* ------------------------------------------------------------ doing */
@@ -186,21 +199,31 @@ put_row(ReturnSetInfo *set, uint32 from, uint32 to, const int *shards, int n, do
 	tuplestore_putvalues(set->setResult, set->setDesc, values, nulls);
 }
 
-static void
-carry_out(const PlannedSwitch *plan, ReturnSetInfo *set)
+int
+ps_plan_carry_out(const PsSwitchPlan *plan, ReturnSetInfo *set, double *pause_ms)
 {
+	int			n_all = 0;
+
+	*pause_ms = 0;
 	for (uint32 from = 1; from < PS_NODES_MAX; from++)
 		for (uint32 to = 1; to < PS_NODES_MAX; to++)
 		{
 			int			shards[PS_SHARDS_MAX];
 			int			n = 0;
+			double		ms;
 
 			for (int s = 0; s < plan->map->n_shards; s++)
 				if (plan->next[s] == to && plan->map->shards[s].primary == from)
 					shards[n++] = s;
-			if (n > 0)
-				put_row(set, from, to, shards, n, switch_pair(from, to, shards, n));
+			if (n == 0)
+				continue;
+			ms = switch_pair(from, to, shards, n);
+			*pause_ms = Max(*pause_ms, ms);
+			n_all += n;
+			if (set)
+				put_row(set, from, to, shards, n, ms);
 		}
+	return n_all;
 }
 
 static PsMap *
@@ -254,16 +277,15 @@ payshard_switchover_node(PG_FUNCTION_ARGS)
 	PsMap	   *map = begin(fcinfo, "switchover");
 	PsMapNode  *node;
 	uint32		target;
-	PlannedSwitch	   *plan;
+	double		pause_ms;
 
 	require_argument(fcinfo);
 	node = ps_failover_member(map, text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	target = target_of(fcinfo, 1, map);
 	if (target == node->id)
 		same_node(node->name);
-	plan = make_plan(map);
-	plan_away(plan, node, target);
-	carry_out(plan, (ReturnSetInfo *) fcinfo->resultinfo);
+	(void) ps_plan_carry_out(ps_plan_away(map, node, target), (ReturnSetInfo *) fcinfo->resultinfo,
+							 &pause_ms);
 	return (Datum) 0;
 }
 
@@ -274,9 +296,10 @@ payshard_switchover_shard(PG_FUNCTION_ARGS)
 	PsMap	   *map = begin(fcinfo, "switchover");
 	int			s;
 	uint32		target;
-	PlannedSwitch	   *plan;
+	PsSwitchPlan *plan;
 	uint32	   *rows;
 	char	   *primary;
+	double		pause_ms;
 
 	require_argument(fcinfo);
 	s = PG_GETARG_INT32(0);
@@ -302,6 +325,6 @@ payshard_switchover_shard(PG_FUNCTION_ARGS)
 	if (target == 0)
 		no_other_copy(s, primary);
 	plan_shard(plan, s, target);
-	carry_out(plan, (ReturnSetInfo *) fcinfo->resultinfo);
+	(void) ps_plan_carry_out(plan, (ReturnSetInfo *) fcinfo->resultinfo, &pause_ms);
 	return (Datum) 0;
 }

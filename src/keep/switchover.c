@@ -79,7 +79,7 @@ not_possible(PsRefusal why)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("cannot switch over to node \"%s\" now", ps_map_node_name(job.to)),
 			 errdetail("%s", ps_refusal_sentence(why)),
-			 errhint("Nothing was changed. See payshard.placements and payshard.shards.")));
+			 errhint("The shards stay where they are. See payshard.placements and payshard.shards.")));
 }
 
 /* The step; in an earlier round it may have been chosen already. */
@@ -257,11 +257,11 @@ too_slow(int pid, const char *name)
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("cannot switch over: a transaction that writes the shards has not ended"),
 				 errdetail("It is that of process %d on node \"%s\".", pid, ps_map_node_name(ps_map_self())),
-				 errhint("Nothing was changed. End it, or raise payshard.switchover_timeout.")));
+				 errhint("The shards stay where they are. End it, or raise payshard.switchover_timeout.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE),
 			 errmsg("cannot switch over: node \"%s\" has not applied everything in time", name),
-			 errhint("Nothing was changed. See payshard.replication, and raise payshard.switchover_pause.")));
+			 errhint("The shards stay where they are. See payshard.replication, and raise payshard.switchover_pause.")));
 }
 
 /* (b) to (d): returns with the shards held, and nothing left of ours. */

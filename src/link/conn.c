@@ -10,6 +10,7 @@
 
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
+#include "compat.h"
 #include "foreign/foreign.h"
 #include "libpq/libpq-be-fe-helpers.h"
 #include "link/conn.h"
@@ -376,7 +377,8 @@ ps_conn_has_result(PGconn *conn)
 void
 ps_conn_wait_any(PGconn *const *conns, uint64 set, TimestampTz deadline)
 {
-	WaitEventSet *events = CreateWaitEventSet(CurrentMemoryContext, pg_popcount64(set) + 2);
+	WaitEventSet *events = ps_wait_events(CurrentMemoryContext, CurrentResourceOwner,
+											 pg_popcount64(set) + 2);
 	WaitEvent	occurred;
 
 	AddWaitEventToSet(events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
@@ -423,6 +425,19 @@ field(const PGresult *result, int code)
 	return text ? pstrdup(text) : NULL;
 }
 
+/* What an error is about, for programs. */
+static const int name_fields[] = {PG_DIAG_SCHEMA_NAME, PG_DIAG_TABLE_NAME, PG_DIAG_COLUMN_NAME,
+PG_DIAG_DATATYPE_NAME, PG_DIAG_CONSTRAINT_NAME};
+
+static int
+set_names(char *const *names)
+{
+	for (int i = 0; i < lengthof(name_fields); i++)
+		if (names[i])
+			(void) err_generic_string(name_fields[i], names[i]);
+	return 0;
+}
+
 void
 ps_conn_throw(PGresult *result, PGconn *conn, const char *node, const char *sql)
 {
@@ -431,15 +446,19 @@ ps_conn_throw(PGresult *result, PGconn *conn, const char *node, const char *sql)
 	char	   *detail = field(result, PG_DIAG_MESSAGE_DETAIL);
 	char	   *hint = field(result, PG_DIAG_MESSAGE_HINT);
 	char	   *context = field(result, PG_DIAG_CONTEXT);
+	char	   *names[lengthof(name_fields)];
 	int			code = ERRCODE_CONNECTION_FAILURE;
 
 	if (message == NULL)
 		message = psprintf("node \"%s\" did not answer: %s", node, ps_conn_why(NULL, conn));
 	if (state)
 		code = MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]);
+	for (int i = 0; i < lengthof(name_fields); i++)
+		names[i] = field(result, name_fields[i]);
 	PQclear(result);
 	ereport(ERROR,
 			(errcode(code),
+			 set_names(names),
 			 errmsg_internal("%s", message),
 			 detail ? errdetail_internal("%s", detail) : 0,
 			 hint ? errhint("%s", hint) : 0,

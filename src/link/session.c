@@ -48,7 +48,6 @@
 
 #define LOOK_MS 250				/* between two looks whether a node is gone */
 #define ROLLBACK_MS 2000		/* longest wait for a rollback or a cancel */
-
 typedef struct LinkKey
 {
 	uint32		node;
@@ -456,7 +455,8 @@ ps_session_claim(uint32 node)
 				 errdetail("It uses node \"%s\" and would use node \"%s\"; "
 						   "their snapshots would not be of one instant.",
 						   ps_map_node_name(snapshot_node), ps_map_node_name(node)),
-				 errhint("Use READ COMMITTED.")));
+				 errhint("Use READ COMMITTED. pg_dump can dump the schema (--schema-only); for "
+						 "the data see \"Restore from backup\" in doc/operations.md.")));
 	snapshot_node = node;
 }
 
@@ -642,9 +642,9 @@ ps_link_next(PsLink *link)
 		while ((rest = next_result(link, ps_deadline(ROLLBACK_MS), &is_lost)) != NULL)
 			PQclear(rest);
 		link->is_busy = is_lost;
-		link->is_refused = !is_lost && link->may_refuse && is_refusal(result);
-		if (!link->is_refused)
+		if (is_lost || !link->may_refuse || !is_refusal(result))
 			throw_remote(link, result, link->sql);
+		link->is_refused = true;
 		PQclear(result);
 		return NULL;
 	}

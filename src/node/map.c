@@ -161,6 +161,19 @@ ps_map_is_up(uint32 id, uint64 incarnation)
 }
 
 bool
+ps_map_is_resting(uint32 id)
+{
+	bool		is_resting;
+	PsMapNode  *node;
+
+	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
+	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
+	is_resting = node && node->is_resting;
+	LWLockRelease(&ps_shared->map_lock);
+	return is_resting;
+}
+
+bool
 ps_map_is_member(uint32 id, uint64 incarnation)
 {
 	bool		member;

@@ -42,6 +42,8 @@ extern uint64 ps_map_settled(uint32 id);
 extern uint64 ps_map_node_incarnation(uint32 id);
 /* Is it UP, in this incarnation? */
 extern bool ps_map_is_up(uint32 id, uint64 incarnation);
+/* Is it in maintenance? */
+extern bool ps_map_is_resting(uint32 id);
 /* Is the node of this id, in this incarnation, a member of the map? */
 extern bool ps_map_is_member(uint32 id, uint64 incarnation);
 

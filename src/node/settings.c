@@ -32,6 +32,7 @@ int			ps_copy_batch_kb;
 int			ps_copy_rate_kb;
 int			ps_move_shards;
 int			ps_replace_after_s;
+int			ps_plans_kept;
 bool		ps_auto_failover;
 int			ps_suspect_timeout_ms;
 int			ps_fall_memory_s;
@@ -70,6 +71,8 @@ static const IntSetting int_settings[] = {
 	&ps_fall_memory_s, 30, 1, 86400, PGC_SIGHUP, GUC_UNIT_S},
 	{"payshard.failover_wait", "Longest wait of a statement for the failover or recovery of a node that it needs; 0: it fails at once.",
 	&ps_failover_wait_ms, 10000, 0, 600000, PGC_USERSET, GUC_UNIT_MS},
+	{"payshard.plans_kept", "Plans that a session keeps, one for each prepared statement and shard; 0: statements whose key is a parameter are planned at each execution.",
+	&ps_plans_kept, 1024, 0, 1000000, PGC_USERSET, 0},
 	{"payshard.gate_timeout", "Longest wait of a commit before it is enqueued: for a closed gate, a full queue or a missing copy.",
 	&ps_gate_timeout_ms, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.switchover_timeout", "Longest time for which a switchover is tried: then a transaction that does not end, or a node that does not follow, is in the way.",

@@ -23,10 +23,11 @@ extern int	ps_keepalive_ms;		/* idle time after which a peer hears from us */
 extern int	ps_apply_delay_ms;	/* decided entries gather for that long */
 extern int	ps_min_in_sync;			/* durable copies a commit needs at least */
 extern int	ps_dirty_keys_max;		/* per absent node; more = all */
-extern int	ps_copy_batch_kb;
-extern int	ps_copy_rate_kb;
-extern int	ps_move_shards;
-extern int	ps_replace_after_s;		/* rows per message while a placement joins */
+extern int	ps_copy_batch_kb;		/* rows per message while a placement joins */
+extern int	ps_copy_rate_kb;		/* most that is sent in a second for a move; 0 = no limit */
+extern int	ps_move_shards;			/* copied to one node at once by a move */
+extern int	ps_replace_after_s;		/* a lost node's shards get another place then */
+extern int	ps_plans_kept;			/* by a session: statements x shards */
 extern bool ps_auto_failover;	/* takes part in automatic failover */
 extern int	ps_suspect_timeout_ms;	/* silence after which a node is suspected */
 extern int	ps_fall_memory_s;		/* a fall is forgotten after that without another */

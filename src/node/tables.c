@@ -9,6 +9,7 @@
 #include "compat.h"
 #include "executor/spi.h"
 #include "node/tables.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -23,14 +24,32 @@ static const char *const names[PS_TABLE_COUNT] = {
 	[PS_TABLE_DISTRIBUTED] = "distributed_table",
 };
 
+/* As this process has found them; forgotten when one of them may be another. */
+static Oid	known[PS_TABLE_COUNT];
+
+static void
+forget(Datum arg, Oid relid)
+{
+	for (int i = 0; i < PS_TABLE_COUNT; i++)
+		if (!OidIsValid(relid) || known[i] == relid)
+			known[i] = InvalidOid;
+}
+
 Oid
 ps_table_oid(PsTable table)
 {
-	Oid			schema = get_namespace_oid(PS_SCHEMA, true);
-	Oid			oid = InvalidOid;
+	static bool is_told = false;
+	Oid			schema;
+	Oid			oid = known[table];
 
+	if (OidIsValid(oid))
+		return oid;
+	if (!is_told)
+		CacheRegisterRelcacheCallback(forget, (Datum) 0);
+	is_told = true;
+	schema = get_namespace_oid(PS_SCHEMA, true);
 	if (OidIsValid(schema))
-		oid = get_relname_relid(names[table], schema);
+		oid = known[table] = get_relname_relid(names[table], schema);
 	if (!OidIsValid(oid))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

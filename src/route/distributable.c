@@ -237,7 +237,7 @@ ps_require_table_owner(Oid relid)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation %u does not exist", relid)));
 	form = (Form_pg_class) GETSTRUCT(tuple);
-	if (!pg_class_ownercheck(relid, GetUserId()))
+	if (!ps_owns_table(relid, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of table \"%s\"", NameStr(form->relname)),

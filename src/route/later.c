@@ -6,16 +6,25 @@
  * plan is one CustomScan that holds the query itself.  At execution the query
  * is planned with the parameters that are there (route.c), and that plan runs
  * inside.  It is planned anew for each execution, and costs so much that the
- * plan cache keeps to custom plans where it may choose.
+ * plan cache keeps to custom plans where it may choose.  Simple statements are
+ * spared that: once.c puts a plan in its place before the executor sees it.
+ *
+ * The snapshot is older than the execution.  What was settled since is not in
+ * it: when the map has another epoch than the plan, which is older still, the
+ * statement inside takes a new one.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "commands/explain.h"
+#include "compat.h"
 #include "executor/executor.h"
 #include "executor/tstoreReceiver.h"
 #include "miscadmin.h"
+#include "node/map.h"
 #include "nodes/extensible.h"
+#include "nodes/makefuncs.h"
 #include "route/later.h"
 #include "route/route.h"
 #include "route/ship.h"
@@ -23,14 +32,12 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
-#define LATER_COST 1e9
-
 struct PsNested
 {
 	Query	   *query;
 	EState	   *outer;
 	bool		is_random;
-	bool		has_moved;		/* runs with a snapshot of its own */
+	uint64		epoch;			/* of the map when the snapshot was taken; 0 = older */
 	MemoryContext memory;
 	Tuplestorestate *store;
 	TupleTableSlot *slot;		/* of the tuplestore; NULL = has not run */
@@ -41,6 +48,14 @@ typedef struct LaterState
 	CustomScanState css;
 	PsNested   *nested;
 } LaterState;
+
+/* custom_private, in this order */
+enum
+{
+	LATER_QUERY,				/* Query */
+	LATER_EPOCH,				/* Const: the map it was planned under */
+	LATER_ONCE					/* List: see once.c; NIL = planned for each execution */
+};
 
 static Node *create_state(CustomScan *scan);
 static void begin(CustomScanState *node, EState *estate, int eflags);
@@ -68,16 +83,16 @@ ps_later_register(void)
 /* ------------------------------------------------------------ nested */
 
 PsNested *
-ps_nested_begin(Query *query, EState *estate, int eflags, bool has_moved)
+ps_nested_begin(Query *query, EState *estate, int eflags, uint64 epoch)
 {
 	PsNested   *nested = palloc0(sizeof(PsNested));
 
-	if (has_moved && IsolationUsesXactSnapshot())
+	if (epoch == 0 && IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("shards have moved since the transaction's snapshot was taken"),
 				 errhint("Retry the transaction.")));
-	nested->has_moved = has_moved;
+	nested->epoch = epoch;
 	nested->query = query;
 	nested->outer = estate;
 	nested->is_random = (eflags & (EXEC_FLAG_BACKWARD | EXEC_FLAG_REWIND | EXEC_FLAG_MARK)) != 0;
@@ -94,14 +109,16 @@ run_nested(PsNested *nested)
 	const char *text = outer->es_sourceText ? outer->es_sourceText : "";
 	MemoryContext old = MemoryContextSwitchTo(nested->memory);
 	DestReceiver *dest = CreateDestReceiver(DestTuplestore);
-	PlannedStmt *plan = ps_route_plan(nested->query, text, 0, outer->es_param_list_info);
+	PlannedStmt *plan = ps_route_plan_inside(nested->query, text, outer->es_param_list_info);
 	QueryDesc  *desc;
+	/* planning may have waited for a failover; a transaction's snapshot stays */
+	bool		has_moved = nested->epoch != ps_map_epoch() && !IsolationUsesXactSnapshot();
 
 	nested->store = tuplestore_begin_heap(nested->is_random, false, work_mem);
 	SetTuplestoreDestReceiverParams(dest, nested->store, nested->memory, false, NULL, NULL);
-	if (nested->has_moved)
+	if (has_moved)
 		PushActiveSnapshot(GetTransactionSnapshot());
-	desc = CreateQueryDesc(plan, text, nested->has_moved ? GetActiveSnapshot() : outer->es_snapshot,
+	desc = CreateQueryDesc(plan, text, has_moved ? GetActiveSnapshot() : outer->es_snapshot,
 						   outer->es_crosscheck_snapshot, dest,
 						   outer->es_param_list_info, outer->es_queryEnv, 0);
 	ExecutorStart(desc, 0);
@@ -113,7 +130,7 @@ run_nested(PsNested *nested)
 	ExecutorFinish(desc);
 	ExecutorEnd(desc);
 	FreeQueryDesc(desc);
-	if (nested->has_moved)
+	if (has_moved)
 		PopActiveSnapshot();
 	MemoryContextSwitchTo(old);
 }
@@ -162,16 +179,42 @@ ps_nested_end(PsNested *nested)
 /* ------------------------------------------------------------ the scan */
 
 PlannedStmt *
-ps_later_plan(Query *query)
+ps_later_plan(Query *query, uint64 epoch, List *once, double cost)
 {
 	CustomScan *scan = makeNode(CustomScan);
 	PlannedStmt *plan;
 
 	scan->methods = &scan_methods;
-	scan->custom_private = list_make1(query);
+	scan->custom_private = list_make3(query, ps_later_number(epoch), once);
 	plan = ps_ship_shell(query, scan);
-	scan->scan.plan.startup_cost = scan->scan.plan.total_cost = LATER_COST;
+	scan->scan.plan.startup_cost = scan->scan.plan.total_cost = cost;
 	return plan;
+}
+
+Const *
+ps_later_number(uint64 number)
+{
+	return makeConst(INT8OID, -1, InvalidOid, sizeof(int64), Int64GetDatum((int64) number), false,
+					 FLOAT8PASSBYVAL);
+}
+
+static uint64
+epoch_of(CustomScan *scan)
+{
+	return (uint64) DatumGetInt64(castNode(Const, list_nth(scan->custom_private,
+														   LATER_EPOCH))->constvalue);
+}
+
+List *
+ps_later_once(PlannedStmt *plan, Query **query, uint64 *epoch)
+{
+	CustomScan *scan = (CustomScan *) plan->planTree;
+
+	if (scan == NULL || !IsA(scan, CustomScan) || scan->methods != &scan_methods)
+		return NIL;
+	*query = list_nth(scan->custom_private, LATER_QUERY);
+	*epoch = epoch_of(scan);
+	return list_nth(scan->custom_private, LATER_ONCE);
 }
 
 static Node *
@@ -190,8 +233,8 @@ begin(CustomScanState *node, EState *estate, int eflags)
 	CustomScan *scan = (CustomScan *) node->ss.ps.plan;
 
 	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
-		state->nested = ps_nested_begin(copyObject(linitial(scan->custom_private)), estate, eflags,
-										false);
+		state->nested = ps_nested_begin(copyObject(list_nth(scan->custom_private, LATER_QUERY)),
+										estate, eflags, epoch_of(scan));
 }
 
 void

@@ -21,11 +21,12 @@ typedef struct PsNested PsNested;
  *		the query.  Its rows come from ps_nested_next; what it changes counts
  *		for the statement outside.
  *
- * has_moved: shards have moved since the statement's snapshot was taken; it
- * gets a new one, as what was settled meanwhile is not in the old one.  ERROR
+ * epoch: of a map that was there before the statement's snapshot was taken; when
+ * it is not this node's any more, the statement gets a new snapshot, as what
+ * was settled meanwhile is not in the old one.  0: shards have moved; ERROR
  * 40001 where the snapshot is the transaction's.
  */
-extern PsNested *ps_nested_begin(Query *query, EState *estate, int eflags, bool has_moved);
+extern PsNested *ps_nested_begin(Query *query, EState *estate, int eflags, uint64 epoch);
 extern TupleTableSlot *ps_nested_next(PsNested *nested, TupleTableSlot *slot, bool is_forward);
 
 /* Runs it to its end, if it has not run. */
@@ -33,8 +34,21 @@ extern void ps_nested_run(PsNested *nested);
 extern void ps_nested_rewind(PsNested *nested);
 extern void ps_nested_end(PsNested *nested);
 
-/* A plan that decides at execution where `query` runs. */
-extern PlannedStmt *ps_later_plan(Query *query);
+/* Cost of what is planned for each execution: no other plan costs as much. */
+#define PS_LATER_COST 1e9
+
+/*
+ * ps_later_plan
+ *		A plan that decides at execution where `query` runs.  epoch: the map's,
+ *		before that was looked at.  once: for once.c, or NIL.
+ */
+extern PlannedStmt *ps_later_plan(Query *query, uint64 epoch, List *once, double cost);
+
+/* What once.c has put into such a plan; NIL = nothing, or another plan. */
+extern List *ps_later_once(PlannedStmt *plan, Query **query, uint64 *epoch);
+
+/* A number as a node of a plan. */
+extern Const *ps_later_number(uint64 number);
 
 /* Its rows are got now, not when the first is asked for; other scans: nothing. */
 extern void ps_later_run_now(CustomScanState *node);

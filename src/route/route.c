@@ -6,7 +6,8 @@
  *
  *	keys known, one primary, this node	planned here, by PostgreSQL
  *	keys known, one primary, another	shipped as a whole (ship.c)
- *	keys known at execution only		planned then (later.c)
+ *	keys known at execution only		planned then (later.c), simple
+ *										statements once per shard (once.c)
  *	several primaries, only read		planned here, other nodes' shards
  *										are read there (scatter.c)
  *	several primaries, written			refused, 0A000
@@ -41,6 +42,7 @@
 #include "route/allnodes.h"
 #include "route/copy.h"
 #include "route/later.h"
+#include "route/once.h"
 #include "route/patience.h"
 #include "route/route.h"
 #include "route/scatter.h"
@@ -478,6 +480,7 @@ plan_routed(Query *query, const char *text, int options, ParamListInfo params, b
 	Way			way;
 	PsTarget   *changed;
 	const char *why;
+	uint64		epoch = ps_map_epoch();
 
 	ps_map_require_serving();
 	refuse_serializable();
@@ -490,7 +493,11 @@ plan_routed(Query *query, const char *text, int options, ParamListInfo params, b
 	way = decide(mention, params, is_final);
 	changed = changed_target(mention);
 	if (way.way == WAY_LATER)
-		return ps_later_plan(query);
+	{
+		PlannedStmt *plan = params ? NULL : ps_once_plan(query, mention, text, epoch);
+
+		return plan ? plan : ps_later_plan(query, epoch, NIL, PS_LATER_COST);
+	}
 	if (way.way == WAY_HERE)
 		return plan_here(query, text, options, params, PS_SCOPE_HERE);
 	if (shipped)
@@ -543,6 +550,30 @@ PlannedStmt *
 ps_route_plan(Query *query, const char *text, int options, ParamListInfo params)
 {
 	return plan_routed(query, text, options, params, true);
+}
+
+PlannedStmt *
+ps_route_plan_inside(Query *query, const char *text, ParamListInfo params)
+{
+	PlannedStmt *plan;
+
+	run_depth--;
+	PG_TRY();
+	{
+		plan = plan_routed(query, text, 0, params, true);
+	}
+	PG_FINALLY();
+	{
+		run_depth++;
+	}
+	PG_END_TRY();
+	return plan;
+}
+
+PlannedStmt *
+ps_route_plan_here(Query *query, const char *text)
+{
+	return plan_here(query, text, 0, NULL, PS_SCOPE_HERE);
 }
 
 /* ------------------------------------------------------------ executing */
@@ -685,6 +716,39 @@ changes_here(PlannedStmt *plan)
 	return false;
 }
 
+static void
+start(QueryDesc *desc, int eflags)
+{
+	if (previous_start)
+		previous_start(desc, eflags);
+	else
+		standard_ExecutorStart(desc, eflags);
+}
+
+/* Starts a statement, with its remembered plan if it has one. */
+static void
+start_once(QueryDesc *desc, int eflags)
+{
+	PsOnce	   *once = ps_once_begin(desc, eflags);
+
+	if (once == NULL)
+	{
+		start(desc, eflags);
+		return;
+	}
+	PG_TRY();
+	{
+		start(desc, eflags);
+	}
+	PG_CATCH();
+	{
+		ps_once_failed(once);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	ps_once_started(once, desc, eflags);
+}
+
 /*
  * Is this node the primary of all that is read or written here, and has it the
  * lease?  Where that was waited for and the map has changed, in the same terms as
@@ -733,10 +797,7 @@ route_start(QueryDesc *desc, int eflags)
 	bool		is_explained = (eflags & EXEC_FLAG_EXPLAIN_ONLY) != 0;
 	bool		is_changing;
 
-	if (previous_start)
-		previous_start(desc, eflags);
-	else
-		standard_ExecutorStart(desc, eflags);
+	start_once(desc, eflags);
 	is_changing = !is_explained && changes_here(desc->plannedstmt);
 	if (is_changing)
 		ps_local_note();

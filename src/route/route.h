@@ -37,6 +37,20 @@ extern bool ps_route_is_off(void);
 extern PlannedStmt *ps_route_plan(Query *query, const char *query_string,
 								  int cursor_options, ParamListInfo params);
 
+/*
+ * ps_route_plan_here
+ *		Plans a statement about partitions of which this node is the primary,
+ *		without parameters.  Scribbles on the query.
+ */
+extern PlannedStmt *ps_route_plan_here(Query *query, const char *query_string);
+
+/*
+ * The same while the statement itself is being executed: what runs inside it is no
+ * function's or trigger's.
+ */
+extern PlannedStmt *ps_route_plan_inside(Query *query, const char *query_string,
+										 ParamListInfo params);
+
 /* What happens to a distributed table while PostgreSQL plans (scatter.c). */
 typedef enum PsScope
 {

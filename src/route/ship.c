@@ -16,6 +16,7 @@
 #include "access/transam.h"
 #include "catalog/pg_proc.h"
 #include "commands/explain.h"
+#include "compat.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "node/map.h"
@@ -280,7 +281,7 @@ run_instead(ShipState *state)
 	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
 
 	state->nested = ps_nested_begin(copyObject(list_nth(scan->custom_private, SHIP_QUERY)),
-									estate, state->eflags, true);
+									estate, state->eflags, 0);
 	MemoryContextSwitchTo(old);
 }
 

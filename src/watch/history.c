@@ -92,6 +92,9 @@ put_node_changes(PsOut *out, PsMap *before, PsMap *after, const PsMapNode *now)
 	if (then && (then->weight != now->weight || strcmp(then->zone, now->zone) != 0))
 		put_change(out, after, "node_set", now->id, NULL, 0,
 				   psprintf("zone \"%s\", weight %u", now->zone, now->weight));
+	if (now->is_resting != (then && then->is_resting))
+		put_change(out, after, now->is_resting ? "maintenance_started" : "maintenance_ended", now->id,
+				   NULL, 0, NULL);
 	if (then && then->state == PS_NODE_UP && now->state == PS_NODE_FAILED)
 		put_change(out, after, "node_failed", now->id, NULL, 0, NULL);
 	if (then && then->incarnation != now->incarnation)

@@ -15,6 +15,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "node/event.h"
@@ -149,7 +150,7 @@ compare_partition(Oid relid, Found *found)
 	TupleTableSlot *was = table_slot_create(rel, NULL);
 	TupleTableSlot *is = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
-	IndexScanDesc index_scan = index_beginscan(rel, index, now, format->n_key, 0);
+	IndexScanDesc index_scan = ps_index_beginscan(rel, index, now, format->n_key);
 	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext, "payshard divergent rows",
 												  ALLOCSET_DEFAULT_SIZES);
 

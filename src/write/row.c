@@ -14,6 +14,7 @@
 #include "access/table.h"
 #include "access/transam.h"
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "node/relation.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -121,7 +122,7 @@ fill_key(PsRowFormat *format, Relation rel)
 {
 	Relation	index;
 
-	format->key_index = RelationGetPrimaryKeyIndex(rel);
+	format->key_index = ps_primary_key_index(rel);
 	format->n_key = 0;
 	if (!OidIsValid(format->key_index))
 		return;

@@ -319,7 +319,7 @@ open_stream(void)
 	greet();
 	if (stream.conn == NULL)
 		return false;
-	stream.events = CreateWaitEventSet(TopMemoryContext, 3);
+	stream.events = ps_wait_events(TopMemoryContext, NULL, 3);
 	AddWaitEventToSet(stream.events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(stream.events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	AddWaitEventToSet(stream.events, WL_SOCKET_READABLE, PQsocket(stream.conn), NULL, NULL);

@@ -11,6 +11,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "compat.h"
 #include "executor/executor.h"
 #include "nodes/makefuncs.h"
 #include "node/map.h"
@@ -190,7 +191,7 @@ update_row(PsTargets *targets, Target *target)
 {
 	EPQState	epq;
 
-	EvalPlanQualInit(&epq, targets->estate, NULL, NIL, -1);
+	ps_no_recheck(&epq, targets->estate);
 	ExecSimpleRelationUpdate(target->result, targets->estate, &epq, target->found, target->row);
 	EvalPlanQualEnd(&epq);
 }
@@ -200,7 +201,7 @@ delete_row(PsTargets *targets, Target *target)
 {
 	EPQState	epq;
 
-	EvalPlanQualInit(&epq, targets->estate, NULL, NIL, -1);
+	ps_no_recheck(&epq, targets->estate);
 	ExecSimpleRelationDelete(target->result, targets->estate, &epq, target->found);
 	EvalPlanQualEnd(&epq);
 }

@@ -48,7 +48,7 @@ is($c->sql($_, $shape), 'account_id,id,note,made,kept by the witness 1', "node $
 # An error on another node undoes all of it.
 $c->sql(2, q{CREATE TABLE only_there (id bigint PRIMARY KEY)});
 ($status, $out, $err) = $c->try_sql(1, q{CREATE TABLE only_there (id bigint PRIMARY KEY); SELECT payshard.create_distributed_table('only_there', 'id')});
-like($err, qr/42P07.*already exists/, 'a table of that name on another node: refused');
+like($err, qr/42P07: table "only_there" cannot be made on node "n2"\nDETAIL:  There: relation "only_there" already exists/, 'a table of that name on another node: refused');
 like($err, qr/node "n2"/, '... and the node is named');
 is($c->sql($_, q{SELECT count(*) FROM payshard.distributed_table}), '2', "nothing is left on node $_") for 1 .. 3;
 
