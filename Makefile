@@ -3,15 +3,16 @@
 #   make                     payshard.so                     (PAYSHARD_FAULTS=1: with fault points)
 #   make install             into the PostgreSQL of PG_CONFIG
 #   make check [T=...]       everything under test/, in a private copy of PostgreSQL
+#   make chaos               faults at random under load for CHAOS_SECONDS (600); CHAOS_SEED repeats a run
 #   make demo, demo-stop     a cluster of three servers on this machine
 #   make bench               against plain and synchronously replicated PostgreSQL
 #
-# check, demo and bench install what is missing (scripts/bootstrap), so they
+# check, chaos, demo and bench install what is missing (scripts/bootstrap), so they
 # must work before there is a PGXS to include.
 
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
 
-OWN_GOALS := check tidy demo demo-stop bench
+OWN_GOALS := check tidy chaos demo demo-stop bench
 ifneq ($(filter $(OWN_GOALS),$(MAKECMDGOALS)),)
 
 .PHONY: $(OWN_GOALS)
@@ -20,6 +21,8 @@ check:
 	@T='$(T)' scripts/check
 tidy:
 	@T=tidy scripts/check
+chaos:
+	@CHAOS=1 CHAOS_SECONDS='$(CHAOS_SECONDS)' CHAOS_SEED='$(CHAOS_SEED)' scripts/check
 demo:
 	@scripts/bootstrap build && scripts/demo
 demo-stop:
