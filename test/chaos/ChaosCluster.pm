@@ -330,6 +330,7 @@ sub stop_all
 		unlink $wal;
 		run_quietly('cp', '-a', "$self->{disk}[$i]/pg_wal", $wal);
 	}
+	run_quietly('umount', '-l', $_) foreach grep { defined } @{ $self->{disk} // [] };
 	foreach my $n (grep { defined } @{ $self->{network} // [] })
 	{
 		kill 'KILL', $n->{pid};

@@ -32,6 +32,16 @@ my %catalogue = (
 	cut_out => { weight => 2, seconds => [ 2, 9 ], inject => \&_cut_out },
 	cut_in => { weight => 2, seconds => [ 2, 9 ], inject => \&_cut_in },
 	cut_pair => { weight => 3, seconds => [ 2, 9 ], inject => \&_cut_pair },
+	flaky_link => { weight => 3, seconds => [ 3, 8 ], inject => \&_flaky_link },
+	delay => { weight => 2, seconds => [ 3, 8 ], inject => \&_delay,
+		needs => sub { return $_[0]->has_netem ? '' : 'the kernel has no netem, or there are no namespaces'; } },
+	fsync_error => { weight => 2, seconds => [ 1, 5 ], inject => \&_fsync_error },
+	slow_fsync => { weight => 2, seconds => [ 3, 8 ], inject => \&_slow_fsync },
+	clock_jump => { weight => 3, seconds => [ 2, 8 ], inject => \&_clock_jump },
+	full_wal => { weight => 2, seconds => [ 3, 8 ], inject => \&_full_wal,
+		needs => sub { return $_[0]{disk} ? '' : 'no small file system can be mounted'; } },
+	full_disk => { weight => 2, seconds => [ 3, 8 ], inject => \&_full_disk },
+	old_copy => { weight => 3, seconds => [ 1, 4 ], alone => 1, inject => \&_old_copy },
 	shutdown => { weight => 3, seconds => [ 0.5, 5 ], inject => \&_shutdown },
 );
 
@@ -239,6 +249,94 @@ sub _shutdown
 	return "n$i was down" unless $c->is_running($i);
 	$self->{is_stopping}{$i} = 1;
 	kill 'INT', $postmaster;
+	return "n$i";
+}
+
+# Its links to the others come and go, one way or both; as packets that are lost, with luck.
+sub _flaky_link
+{
+	my ($self, $fault, $i) = @_;
+	my $c = $self->{cluster};
+	my $end = time() + $fault->{seconds};
+
+	my $random = $fault->{number};
+	while (time() < $end)
+	{
+		foreach my $j ($self->_others($i))
+		{
+			$random = ($random * 1103515245 + 12345) % 2147483648;
+			$c->cut_way($random & 0x10000 ? ($i, $j) : ($j, $i)) if $random & 0x20000;
+		}
+		usleep(50_000 + ($random >> 8) % 400_000);
+		$c->heal_links;
+		usleep(50_000 + ($random >> 4) % 300_000);
+	}
+	return "n$i";
+}
+
+sub _delay
+{
+	my ($self, $fault, $i) = @_;
+	my $ms = 5 + $fault->{number} % 200;
+	my $percent = $fault->{number} % 7;
+	$self->{cluster}->delay($i, $ms, $percent);
+	return "n$i: $ms ms, $percent %";
+}
+
+# Every so many-th flush fails: a server that is told so must not go on.
+sub _fsync_error
+{
+	my ($self, $fault, $i) = @_;
+	my $one_in = 1 + $fault->{number} % 20;
+	$self->{cluster}->tell($i, fsync_fails => $one_in);
+	return "n$i: one in $one_in";
+}
+
+sub _slow_fsync
+{
+	my ($self, $fault, $i) = @_;
+	my $ms = 10 + $fault->{number} % 700;
+	$self->{cluster}->tell($i, fsync_us => $ms * 1000);
+	return "n$i: $ms ms";
+}
+
+# Seconds, minutes or hours, either way.
+sub _clock_jump
+{
+	my ($self, $fault, $i) = @_;
+	my $s = (2, 60, 3600, 86400)[ $fault->{number} % 4 ] * (1 + int($fault->{number} / 4) % 9);
+	$s = -$s if $fault->{number} & 0x100;
+	$self->{cluster}->tell($i, clock_us => $s * 1_000_000);
+	return "n$i: $s s";
+}
+
+sub _full_wal
+{
+	my ($self, $fault, $i) = @_;
+	$self->{cluster}->fill_disk($i);
+	return "n$i";
+}
+
+sub _full_disk
+{
+	my ($self, $fault, $i) = @_;
+	$self->{cluster}->tell($i, disk_full => 1);
+	return "n$i";
+}
+
+# It wakes up in a copy of its data directory that was made while it stood still, some seconds ago.
+sub _old_copy
+{
+	my ($self, $fault, $i) = @_;
+	my $c = $self->{cluster};
+
+	$c->stop($i);
+	$c->keep_directory($i);
+	$c->start($i);
+	usleep($fault->{seconds} * 1_000_000);
+	$c->kill9($i, all => 1);
+	usleep($fault->{number} % 5 * 1_000_000);
+	$c->restore_directory($i);
 	return "n$i";
 }
 

@@ -14,6 +14,7 @@ package ChaosReport;
 
 use strict;
 use warnings;
+use Time::HiRes qw(time);
 
 my $standstill_s = 1;			# shorter ones are not compared
 my $tolerance_s = 1;
@@ -26,24 +27,11 @@ sub new
 		compared => 0, unequal => 0, worst => 0, begun => time() }, $class;
 }
 
-# Seconds that each shard was down, by payshard itself; undef if nobody answers.
-sub _down
-{
-	my ($self) = @_;
-	my $c = $self->{cluster};
-	foreach my $i (1 .. $c->{nodes})
-	{
-		my ($status, $out) = $c->try_sql($i, "SELECT name, down_s FROM payshard.availability WHERE scope = 'shard'", timeout => 30);
-		return { map { split /\|/ } split /\n/, $out } if $status == 0;
-	}
-	return undef;
-}
-
 sub begin_round
 {
 	my ($self) = @_;
 	$self->{faults} = [];
-	$self->{down} = $self->_down;
+	$self->{round_begun} = time();
 	return;
 }
 
@@ -85,35 +73,76 @@ sub end_round
 			$longest = $took if $took > $longest;
 		}
 	}
-	$self->_compare(\%acks, $name) unless $options{clock_moved};
+	$self->_note_standstills(\%acks, $name) unless $options{clock_moved};
 	return $longest;
 }
 
-# How long the clients saw each shard stand still in this round, beside what payshard says.
-sub _compare
+# When each shard stood still in this round, as the clients saw it.
+sub _note_standstills
 {
 	my ($self, $acks, $name) = @_;
-	my $was = $self->{down} // return;
-	my $now = $self->_down // return;
-	my $begun = $self->{faults}[0]{at} - 1;
+	my %round = (name => $name, begun => $self->{round_begun}, ended => time(), stood => {});
 
-	$self->{differences} = [];
-	foreach my $shard (keys %$now)
+	foreach my $shard (keys %$acks)
 	{
-		my @ended = sort { $a <=> $b } map { $_->[1] } @{ $acks->{$shard} // [] };
-		my $stood = 0;
+		my @ended = sort { $a <=> $b } map { $_->[1] } @{ $acks->{$shard} };
 		foreach my $k (1 .. $#ended)
 		{
-			my $gap = $ended[$k] - $ended[ $k - 1 ];
-			$stood += $gap if $gap >= $standstill_s && $ended[$k] > $begun;
+			my ($from, $until) = @ended[ $k - 1, $k ];
+			push @{ $round{stood}{$shard} }, [ $from, $until ] if $until - $from >= $standstill_s && $until > $self->{faults}[0]{at};
 		}
-		my $said = $now->{$shard} - ($was->{$shard} // 0);
-		my $difference = abs($said - $stood);
-		$self->{compared}++;
-		next if $difference <= $tolerance_s;
-		$self->{unequal}++;
-		$self->{worst} = $difference if $difference > $self->{worst};
-		push @{ $self->{differences} }, sprintf 'shard %d: clients %.1f s, availability %.1f s', $shard, $stood, $said;
+		$round{stood}{$shard} //= [];
+	}
+	push @{ $self->{rounds} }, \%round;
+	return;
+}
+
+# Seconds of a window that lie in any of these intervals.
+sub _seconds_within
+{
+	my ($from, $until, @intervals) = @_;
+	my ($seconds, $reached) = (0, $from);
+
+	foreach my $i (sort { $a->[0] <=> $b->[0] } @intervals)
+	{
+		my $begin = $i->[0] > $reached ? $i->[0] : $reached;
+		my $end = $i->[1] < $until ? $i->[1] : $until;
+		next if $end <= $begin;
+		$seconds += $end - $begin;
+		$reached = $end;
+	}
+	return $seconds;
+}
+
+# compare: at the end, when all nodes have told each other what they noticed: for each round and shard the seconds
+# that clients saw it stand still, beside those in the incidents of which payshard.availability is made.
+sub compare
+{
+	my ($self) = @_;
+	my (%down, %why);
+	my $c = $self->{cluster};
+	my ($status, $out) = $c->try_sql($c->any, <<'SQL');
+SELECT s, extract(epoch FROM failed), extract(epoch FROM greatest(failed, coalesce(until, now()))), kind || ' of ' || node FROM (
+	SELECT s, failed, open_again AS until, kind, node FROM payshard.incidents, unnest(shards) s WHERE kind <> 'rebuild'
+	UNION ALL SELECT s, failed, resumed, kind, node FROM payshard.incidents, unnest(paused) s WHERE kind <> 'rebuild') i
+SQL
+	return if $status != 0;
+	push @{ $down{ $_->[0] } }, [ @$_[ 1 .. 3 ] ] foreach map { [ split /\|/ ] } split /\n/, $out;
+	foreach my $round (@{ $self->{rounds} })
+	{
+		my @differ;
+		foreach my $shard (sort { $a <=> $b } keys %{ $round->{stood} })
+		{
+			my $stood = _seconds_within($round->{begun}, $round->{ended}, @{ $round->{stood}{$shard} });
+			my $said = _seconds_within($round->{begun}, $round->{ended}, @{ $down{$shard} // [] });
+			$self->{compared}++;
+			next if abs($said - $stood) <= $tolerance_s;
+			$self->{unequal}++;
+			$self->{worst} = abs($said - $stood) if abs($said - $stood) > $self->{worst};
+			push @differ, sprintf '%.1f s / %.1f s', $stood, $said;
+		}
+		push @{ $self->{differences} }, sprintf '%s: %d shards differ (clients / availability: %s)', $round->{name}, scalar(@differ), join(', ', splice @differ, 0, 4)
+		  if @differ;
 	}
 	return;
 }
@@ -155,6 +184,7 @@ sub text
 	}
 	$text .= sprintf "availability of shards, clients' logs beside payshard.availability: %d compared, %d more than %d s apart, worst %.1f s\n",
 	  $self->{compared}, $self->{unequal}, $tolerance_s, $self->{worst};
+	$text .= "  $_\n" foreach splice @{ $self->{differences} // [] }, 0, 30;
 	$text .= "other violations: $check->{other}\n" if $check->{other};
 	return $text;
 }

@@ -20,6 +20,7 @@ use Time::HiRes qw(time usleep sleep);
 my $warm_s = 1.5;
 my $sync_s = 180;
 my $pause_s = 150;
+my $told_s = 12;
 
 # new(%options): source, seed, seconds, rounds, faults (names of kinds), conf; quiet => sub that says a line
 sub new
@@ -90,11 +91,12 @@ sub primaries
 	return {};
 }
 
+# One round, with the faults of the plan unless others are given.
 sub round
 {
-	my ($self, $round) = @_;
+	my ($self, $round, @faults) = @_;
 	my ($w, $check, $report, $f) = @$self{qw(workload check report faults)};
-	my @faults = $f->plan($round);
+	@faults = $f->plan($round) unless @faults;
 	my (@said, $clock_moved);
 
 	$w->run($round);
@@ -125,8 +127,6 @@ sub round
 	$self->say(sprintf 'round %d: %s [%s]: unavailable %.1f s, recovered after %s s; acknowledged %d, aborted %d, unknown %d',
 		$round, $f->text(@faults), join('; ', @said), $longest, defined $recovery ? sprintf('%.1f', $recovery) : 'more than ' . $sync_s,
 		map { $n{$_} // 0 } qw(ack aborted unknown));
-	my @differences = @{ $report->{differences} // [] };
-	$self->say('  ' . @differences . ' shards differ from payshard.availability: ' . join '; ', splice @differences, 0, 3) if @differences;
 	$self->say("  $_") foreach $check->say_found;
 	$w->forget;
 	return;
@@ -139,6 +139,9 @@ sub finish
 	my $check = $self->{check};
 
 	$self->{workload}->end;
+	# nodes tell each other what they have noticed every some seconds
+	sleep($told_s);
+	eval { $self->{report}->compare; 1 } or $self->say("the availability could not be compared: $@");
 	if (!$check->is_clean)
 	{
 		$self->{cluster}{keep} = 1;

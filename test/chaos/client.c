@@ -389,6 +389,14 @@ perform(const Operation *o)
 	}
 }
 
+/* What a server says as it goes down is of no use here. */
+static void
+ignore_notice(void *nobody, const PGresult *notice)
+{
+	(void) nobody;
+	(void) notice;
+}
+
 /* Sees to it that there is a connection; false: not yet. */
 static bool
 connect_to_node(void)
@@ -402,7 +410,10 @@ connect_to_node(void)
 	snprintf(name, sizeof(name), "chaos %s %d", kind, number);
 	conn = PQconnectdbParams(keys, values, 1);
 	if (PQstatus(conn) == CONNECTION_OK)
+	{
+		PQsetNoticeReceiver(conn, ignore_notice, NULL);
 		return true;
+	}
 	disconnect();
 	return false;
 }
