@@ -94,15 +94,42 @@ CREATE TABLE payshard.feed (
 	origin int NOT NULL,
 	incarnation bigint NOT NULL,
 	seq bigint NOT NULL,
-	copying boolean NOT NULL DEFAULT false
+	copying boolean NOT NULL DEFAULT false,
+	term bigint NOT NULL
 );
-COMMENT ON TABLE payshard.feed IS 'per shard that was copied to this node: entries of that stream up to seq are in the copy and not applied (J2); copying: the copy is under way, entries for the shard wait';
+COMMENT ON TABLE payshard.feed IS 'per shard that was copied to this node: entries of that stream up to seq, and all of earlier terms, are in the copy and not applied (J2); copying: the copy is under way, entries for the shard wait';
 
 CREATE TABLE payshard.full_copy (
 	shard int PRIMARY KEY,
 	reason text NOT NULL
 );
-COMMENT ON TABLE payshard.full_copy IS 'shards of which this node has nothing (reason: not held), or nothing to be trusted: if its placement joins, it gets all rows';
+COMMENT ON TABLE payshard.full_copy IS 'shards of which this node has nothing (reason: not held), or only what is left of a placement that was dropped (to be emptied), or nothing to be trusted: if its placement joins, it gets all rows';
+
+CREATE TABLE payshard.job_log (
+	job bigint PRIMARY KEY,
+	reason text NOT NULL,
+	shards int NOT NULL,
+	started timestamptz NOT NULL,
+	ended timestamptz,
+	outcome text
+);
+COMMENT ON TABLE payshard.job_log IS 'what maps have ordered to be moved, as this node has seen it; job: the epoch of the map that ordered it; see payshard.jobs';
+
+CREATE TABLE payshard.move_log (
+	job bigint NOT NULL,
+	shard int NOT NULL,
+	target int NOT NULL,
+	source int NOT NULL,
+	bytes bigint NOT NULL,
+	noted timestamptz NOT NULL DEFAULT clock_timestamp(),
+	started timestamptz,
+	ended timestamptz,
+	sent_bytes bigint,
+	rows bigint,
+	pause_ms double precision,
+	PRIMARY KEY (job, shard, target)
+);
+COMMENT ON TABLE payshard.move_log IS 'shards that are copied to another node for a job, noted by their primary (source); bytes: its size there when it was ordered; pause_ms: how long commits waited at most';
 
 CREATE TABLE payshard.divergent_rows (
 	at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -156,7 +183,7 @@ COMMENT ON FUNCTION payshard.add_node IS 'adds a node, on which the extension mu
 
 CREATE FUNCTION payshard.remove_node(name text) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_remove_node';
-COMMENT ON FUNCTION payshard.remove_node IS 'removes a node that holds no placement; refused while it does';
+COMMENT ON FUNCTION payshard.remove_node IS 'moves all copies of a node to others, removes it, and returns then; refused where that would lose a last copy, or copies and zones do not allow it; goes on when the call is cancelled or its node dies, until payshard.rebalance_stop()';
 CREATE FUNCTION payshard.set_node(name text, weight int DEFAULT NULL, zone text DEFAULT NULL) RETURNS void
 	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_set_node';
 COMMENT ON FUNCTION payshard.set_node IS 'changes weight and zone of a node; shards stay where they are';
@@ -232,7 +259,7 @@ CREATE FUNCTION payshard.peer_join_keys(shards int[], OUT shard int, OUT table_i
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_join_keys';
 CREATE FUNCTION payshard.peer_copy(ops bytea) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_copy';
-CREATE FUNCTION payshard.peer_join_copied(shards int[]) RETURNS void
+CREATE FUNCTION payshard.peer_join_copied(shards int[], seq bigint) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_join_copied';
 CREATE FUNCTION payshard.peer_take_dirty(node int, shard int, table_id bigint, key bytea) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_take_dirty';
@@ -241,6 +268,61 @@ CREATE FUNCTION payshard.rebuild_node(node text) RETURNS void
 COMMENT ON FUNCTION payshard.rebuild_node IS 'gives all placements of a node, but those it is primary of, a full copy; refused where it holds the only copy in sync';
 CREATE FUNCTION payshard.peer_await_applied(origin int, incarnation bigint, seq bigint, timeout_ms int) RETURNS boolean
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_await_applied';
+
+CREATE FUNCTION payshard.switchover(node text, target text DEFAULT NULL,
+	OUT from_node text, OUT to_node text, OUT shards int[], OUT pause_ms double precision)
+	RETURNS SETOF record LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_switchover_node';
+COMMENT ON FUNCTION payshard.switchover(text, text) IS 'makes other nodes primary of all shards of a node, each one that has a copy in sync; or one target, of those of which it has one. Clients notice nothing but a pause: pause_ms, for which writes to these shards waited at most';
+CREATE FUNCTION payshard.switchover(shard int, target text DEFAULT NULL,
+	OUT from_node text, OUT to_node text, OUT shards int[], OUT pause_ms double precision)
+	RETURNS SETOF record LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_switchover_shard';
+COMMENT ON FUNCTION payshard.switchover(int, text) IS 'the same for one shard';
+CREATE FUNCTION payshard.start_maintenance(node text, reason text DEFAULT NULL) RETURNS int
+	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_start_maintenance';
+COMMENT ON FUNCTION payshard.start_maintenance IS 'makes a node ready to be stopped: other nodes become primary of its shards, and from now on its absence is planned time and its copies are not replaced; refused where the cluster could not go on without it. Returns how many shards got another primary';
+CREATE FUNCTION payshard.stop_maintenance(node text) RETURNS int
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_stop_maintenance';
+COMMENT ON FUNCTION payshard.stop_maintenance IS 'takes a node back: waits until its copies are in sync (payshard.switchover_timeout), ends the planned time, and makes it primary of the shards of which the ring has it first. Returns how many these are';
+CREATE FUNCTION payshard.drill(node text, how text DEFAULT 'kill', OUT node_name text, OUT kind text, OUT switchover_ms double precision,
+	OUT recovery_ms double precision, OUT back_in_sync_ms double precision, OUT failed_over boolean)
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_drill';
+COMMENT ON FUNCTION payshard.drill IS 'lets a node die by a crash from which its server restarts by itself, and measures: recovery_ms until all shards that it was primary of are open (failed_over: at other nodes), back_in_sync_ms until its copies are in sync; then it is primary again of what it was. how => ''kill'': without warning; ''stop'': after other nodes have become primary. switchover_ms: longest pause by that. An incident of kind drill; refused where the cluster could not go on without the node';
+CREATE FUNCTION payshard.peer_crash(incarnation bigint) RETURNS int
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_crash';
+COMMENT ON FUNCTION payshard.peer_crash IS 'between nodes, superusers only: kills a process of this server for a drill';
+CREATE FUNCTION payshard.peer_note(kind text, node int, detail text) RETURNS void
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_note';
+COMMENT ON FUNCTION payshard.peer_note IS 'between nodes: writes a row of payshard.event_log';
+CREATE FUNCTION payshard.peer_switch(shards int[], target int) RETURNS double precision
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_switch';
+COMMENT ON FUNCTION payshard.peer_switch IS 'between nodes: makes another node primary of shards of this one; returns for how many ms writes to them waited at most';
+
+----------------------------------------------------------------------
+-- Moving shards (J5)
+----------------------------------------------------------------------
+
+CREATE FUNCTION payshard.rebalance_plan(OUT shard int, OUT from_node text, OUT to_node text, OUT bytes bigint, OUT reason text)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_rebalance_plan';
+COMMENT ON FUNCTION payshard.rebalance_plan IS 'what payshard.rebalance_start() would order, by the ring: placements that go from one node to another (reason: ring, the node has no weight, a copy is missing, a copy too many), with their size (null: its primary does not answer), and shards that get another primary (reason: primary); payshard.balance shows the nodes before and after';
+CREATE FUNCTION payshard.rebalance_start() RETURNS int
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_rebalance_start';
+COMMENT ON FUNCTION payshard.rebalance_start IS 'orders that every shard goes to where the ring has it, and returns at once: the number of shards of which something is to be moved; takes effect at once, also when the transaction is rolled back';
+CREATE FUNCTION payshard.rebalance_wait(timeout interval DEFAULT NULL) RETURNS boolean
+	LANGUAGE c AS 'MODULE_PATHNAME', 'payshard_rebalance_wait';
+COMMENT ON FUNCTION payshard.rebalance_wait IS 'waits until nothing is left to be moved: true; or until the time is over: false';
+CREATE FUNCTION payshard.rebalance_stop() RETURNS int
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_rebalance_stop';
+COMMENT ON FUNCTION payshard.rebalance_stop IS 'stops all moves, also those of remove_node and those that replace a lost node: what has not arrived yet is dropped, what has arrived is carried through; returns of how many shards there is still something to be finished';
+CREATE FUNCTION payshard.peer_shard_bytes(shards int[], OUT shard int, OUT bytes bigint) RETURNS SETOF record
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+	SELECT s, (SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
+		FROM payshard.distributed_table d JOIN pg_inherits i ON i.inhparent = d.relid JOIN pg_class c ON c.oid = i.inhrelid
+		WHERE c.relname LIKE '%\_' || s)
+	FROM unnest(shards) s
+$$;
+COMMENT ON FUNCTION payshard.peer_shard_bytes IS 'between nodes: size of shards as they are stored here';
+
+----------------------------------------------------------------------
 -- Distributed tables: DDL on all nodes (R4)
 ----------------------------------------------------------------------
 
@@ -560,7 +642,7 @@ CREATE FUNCTION payshard.show_shards(OUT shard int, OUT primary_node text, OUT t
 	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_show_shards';
 COMMENT ON FUNCTION payshard.show_shards IS 'rows of payshard.shards';
 
-CREATE FUNCTION payshard.show_placements(OUT shard int, OUT node text, OUT state text, OUT role text)
+CREATE FUNCTION payshard.show_placements(OUT shard int, OUT node text, OUT state text, OUT role text, OUT moving text)
 	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_show_placements';
 COMMENT ON FUNCTION payshard.show_placements IS 'rows of payshard.placements';
 
@@ -570,7 +652,7 @@ COMMENT ON COLUMN payshard.nodes.node_id IS 'number of the node in the map';
 COMMENT ON COLUMN payshard.nodes.name IS 'name of the node';
 COMMENT ON COLUMN payshard.nodes.zone IS 'zone: copies of a shard lie in different zones while there are any';
 COMMENT ON COLUMN payshard.nodes.weight IS 'share of the shards relative to other nodes; 0: a witness, which votes and routes but stores nothing';
-COMMENT ON COLUMN payshard.nodes.state IS 'up, or failed: failed over away from and not started again since';
+COMMENT ON COLUMN payshard.nodes.state IS 'up; maintenance: up, and expected to be down (payshard.start_maintenance); failed: failed over away from and not started again since';
 COMMENT ON COLUMN payshard.nodes.incarnation IS 'number of the node''s present start, issued by the map register';
 COMMENT ON COLUMN payshard.nodes.is_self IS 'is it the node that answers this query';
 COMMENT ON COLUMN payshard.nodes.conninfo IS 'how this node reaches it, without user and password; null for who is no member of pg_read_all_stats';
@@ -610,6 +692,71 @@ COMMENT ON COLUMN payshard.placements.shard IS 'number of the shard';
 COMMENT ON COLUMN payshard.placements.node IS 'node that holds the copy';
 COMMENT ON COLUMN payshard.placements.state IS 'in_sync, joining or out';
 COMMENT ON COLUMN payshard.placements.role IS 'primary or secondary';
+COMMENT ON COLUMN payshard.placements.moving IS 'arriving: it was added by a move and is not in sync yet; leaving: it is dropped when enough others are in sync; null: it stays';
+
+CREATE FUNCTION payshard.show_moves(OUT job bigint, OUT shard int, OUT phase text, OUT arriving text[], OUT leaving text[], OUT heir text)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_show_moves';
+COMMENT ON FUNCTION payshard.show_moves IS 'rows of payshard.moves';
+CREATE FUNCTION payshard.show_balance(OUT node text, OUT zone text, OUT weight int, OUT placements int, OUT primaries int,
+	OUT load double precision, OUT placements_after int, OUT primaries_after int, OUT load_after double precision)
+	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_show_balance';
+COMMENT ON FUNCTION payshard.show_balance IS 'rows of payshard.balance';
+
+CREATE VIEW payshard.moves AS SELECT * FROM payshard.show_moves();
+COMMENT ON VIEW payshard.moves IS 'the shards of which something is to be moved, by the newest map this node has adopted';
+COMMENT ON COLUMN payshard.moves.job IS 'what ordered it: the epoch of a map, see payshard.jobs';
+COMMENT ON COLUMN payshard.moves.shard IS 'number of the shard';
+COMMENT ON COLUMN payshard.moves.phase IS 'waiting: for its turn to be copied, or for the node it goes to; copying; switching: it gets another primary; dropping: the old copy goes when enough others are in sync; recovering: not before its primary is settled';
+COMMENT ON COLUMN payshard.moves.arriving IS 'nodes that get a copy';
+COMMENT ON COLUMN payshard.moves.leaving IS 'nodes whose copy is dropped at the end';
+COMMENT ON COLUMN payshard.moves.heir IS 'node that becomes primary; null: that of now stays';
+
+CREATE VIEW payshard.balance AS SELECT * FROM payshard.show_balance();
+COMMENT ON VIEW payshard.balance IS 'how evenly shards are spread over the nodes, now and after payshard.rebalance_start()';
+COMMENT ON COLUMN payshard.balance.node IS 'the node';
+COMMENT ON COLUMN payshard.balance.zone IS 'its zone';
+COMMENT ON COLUMN payshard.balance.weight IS 'its weight';
+COMMENT ON COLUMN payshard.balance.placements IS 'shards of which it has or should have a copy';
+COMMENT ON COLUMN payshard.balance.primaries IS 'shards of which it is primary';
+COMMENT ON COLUMN payshard.balance.load IS 'placements over its fair share of them by weight; 1: even; null: it is to hold nothing';
+COMMENT ON COLUMN payshard.balance.placements_after IS 'the same, when all that is ordered and all that a rebalance would order is done';
+COMMENT ON COLUMN payshard.balance.primaries_after IS 'shards of which it is primary then';
+COMMENT ON COLUMN payshard.balance.load_after IS 'its load then';
+
+CREATE VIEW payshard.jobs AS
+WITH work AS (
+	SELECT m.job, count(*)::int AS shards, min(m.phase) AS any_phase, bool_or(m.phase = 'copying') AS copies,
+		bool_or(m.phase = 'waiting') AS waits, bool_or(m.phase = 'switching') AS switches
+	FROM payshard.show_moves() m GROUP BY m.job
+), moved AS (
+	SELECT l.job, sum(l.bytes)::bigint AS bytes, (sum(l.bytes) FILTER (WHERE l.ended IS NOT NULL))::bigint AS bytes_done,
+		sum(l.sent_bytes)::bigint AS sent_bytes, max(l.pause_ms) AS pause_ms
+	FROM payshard.move_log l GROUP BY l.job
+)
+SELECT j.job, j.reason, CASE WHEN w.job IS NULL THEN coalesce(j.outcome, 'done') WHEN w.copies THEN 'copying'
+		WHEN w.waits THEN 'waiting' WHEN w.switches THEN 'switching' ELSE w.any_phase END AS phase,
+	j.shards, j.shards - coalesce(w.shards, 0) AS shards_done, coalesce(w.shards, 0) AS shards_left,
+	coalesce(m.bytes, 0) AS bytes, coalesce(m.bytes_done, 0) AS bytes_done, coalesce(m.sent_bytes, 0) AS sent_bytes,
+	m.pause_ms, j.started, j.ended,
+	CASE WHEN w.job IS NOT NULL AND m.bytes_done > 0 THEN pg_catalog.clock_timestamp()
+			+ (pg_catalog.clock_timestamp() - j.started) * ((m.bytes - m.bytes_done)::double precision / m.bytes_done)
+		WHEN w.job IS NOT NULL AND j.shards > w.shards THEN pg_catalog.clock_timestamp()
+			+ (pg_catalog.clock_timestamp() - j.started) * (w.shards::double precision / (j.shards - w.shards)) END AS eta
+FROM payshard.job_log j LEFT JOIN work w USING (job) LEFT JOIN moved m USING (job);
+COMMENT ON VIEW payshard.jobs IS 'moves of shards: what was ordered, how far it is, how long it takes; what other nodes have copied is known here some seconds later';
+COMMENT ON COLUMN payshard.jobs.job IS 'number: the epoch of the map that ordered it';
+COMMENT ON COLUMN payshard.jobs.reason IS 'rebalance; drain of a node that is being removed; replacement of a lost node; place shards after adding a node';
+COMMENT ON COLUMN payshard.jobs.phase IS 'waiting, copying, switching (primaries change), dropping, recovering; done, stopped';
+COMMENT ON COLUMN payshard.jobs.shards IS 'shards of which something was to be moved';
+COMMENT ON COLUMN payshard.jobs.shards_done IS 'shards that are where they were to go, or that a later job has taken over';
+COMMENT ON COLUMN payshard.jobs.shards_left IS 'shards that are not';
+COMMENT ON COLUMN payshard.jobs.bytes IS 'size of what is to be copied, as stored when it was ordered';
+COMMENT ON COLUMN payshard.jobs.bytes_done IS 'size of what is copied and in sync';
+COMMENT ON COLUMN payshard.jobs.sent_bytes IS 'bytes that were sent for that';
+COMMENT ON COLUMN payshard.jobs.pause_ms IS 'longest time for which commits of a primary waited while a shard was taken in';
+COMMENT ON COLUMN payshard.jobs.started IS 'when it was ordered';
+COMMENT ON COLUMN payshard.jobs.ended IS 'when nothing was left of it; null: not yet';
+COMMENT ON COLUMN payshard.jobs.eta IS 'when it will be over if it goes on as it did; null: it is, or nothing can be said yet';
 
 CREATE VIEW payshard.tables AS
 SELECT d.relid AS table_name, d.key_columns, d.colocation, d.table_id,
@@ -781,6 +928,12 @@ $$SELECT coalesce(jsonb_agg(to_jsonb(w)), '[]') FROM (SELECT s.* FROM payshard.w
 	WHERE s.observer = (SELECT node_id FROM payshard.node_self) ORDER BY s.since DESC LIMIT most) w$$;
 COMMENT ON FUNCTION payshard.peer_spans IS 'between nodes: when this node has watched';
 
+CREATE FUNCTION payshard.peer_moves(most int) RETURNS jsonb
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS
+$$SELECT coalesce(jsonb_agg(to_jsonb(m)), '[]') FROM (SELECT l.* FROM payshard.move_log l
+	WHERE l.source = (SELECT node_id FROM payshard.node_self) ORDER BY greatest(l.noted, l.ended) DESC LIMIT most) m$$;
+COMMENT ON FUNCTION payshard.peer_moves IS 'between nodes: what this node has copied lately';
+
 CREATE FUNCTION payshard.map_changes(before bytea, after bytea, OUT kind text, OUT node text,
 	OUT shards int[], OUT detail text)
 	RETURNS SETOF record LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'payshard_map_changes';
@@ -828,12 +981,32 @@ LEFT JOIN payshard.show_nodes() o ON o.node_id = l.observer;
 COMMENT ON VIEW payshard.events IS 'all that has happened: changes of the map, the same on all nodes, and what nodes have noticed besides; order it by at';
 COMMENT ON COLUMN payshard.events.epoch IS 'map in which it is first so; null: no change of the map';
 COMMENT ON COLUMN payshard.events.at IS 'when, by the clock of the node that proposed the map, never before the map before; or by the observer''s';
-COMMENT ON COLUMN payshard.events.kind IS 'node_added, node_set, node_started, node_failed, node_settling, node_settled, node_removed; placement_out, placement_joining, placement_in_sync, placement_dropped; primary_changed, shard_recovering, shard_open; peer_lost, peer_heard, not_failed_over, divergence, stranger';
+COMMENT ON COLUMN payshard.events.kind IS 'node_added, node_set, node_started, node_failed, node_settling, node_settled, node_removed; placement_out, placement_joining, placement_in_sync, placement_dropped; primary_changed, shard_recovering, shard_open; maintenance_started, maintenance_ended; peer_lost, peer_heard, not_failed_over, divergence, stranger, drill_started, drill_ended';
 COMMENT ON COLUMN payshard.events.node IS 'the node it is about; of primary_changed: the new primary; of shard_recovering: the node that is to be settled';
 COMMENT ON COLUMN payshard.events.shards IS 'shards it is about';
 COMMENT ON COLUMN payshard.events.detail IS 'particulars';
 COMMENT ON COLUMN payshard.events.reason IS 'why the map was changed';
 COMMENT ON COLUMN payshard.events.observer IS 'node that has noticed it; null: in the map';
+
+CREATE VIEW payshard.planned AS
+SELECT n.node_id, n.name AS node, 'maintenance' AS kind, e.at AS since, (SELECT min(x.at) FROM payshard.events x
+		WHERE x.kind = 'maintenance_ended' AND x.node = e.node AND x.at >= e.at) AS until, e.reason AS detail
+FROM payshard.events e JOIN payshard.show_nodes() n ON n.name = e.node
+WHERE e.kind = 'maintenance_started'
+UNION ALL
+SELECT n.node_id, n.name, 'drill', l.at, x.at, x.detail
+FROM payshard.event_log l JOIN payshard.show_nodes() n ON n.node_id = l.node
+LEFT JOIN LATERAL (SELECT e.at, e.detail FROM payshard.event_log e WHERE e.kind = 'drill_ended' AND e.observer = l.observer
+		AND e.node = l.node AND e.id > l.id ORDER BY e.id LIMIT 1) x ON true
+-- one whose session died ends by itself
+WHERE l.kind = 'drill_started' AND (x.at IS NOT NULL OR l.at > pg_catalog.now() - interval '10 minutes');
+COMMENT ON VIEW payshard.planned IS 'when nodes were, or are, expected to be down';
+COMMENT ON COLUMN payshard.planned.node_id IS 'number of the node';
+COMMENT ON COLUMN payshard.planned.node IS 'the node';
+COMMENT ON COLUMN payshard.planned.kind IS 'maintenance, or drill';
+COMMENT ON COLUMN payshard.planned.since IS 'begin';
+COMMENT ON COLUMN payshard.planned.until IS 'end; null: not yet';
+COMMENT ON COLUMN payshard.planned.detail IS 'the reason that was given; or what the drill has measured';
 
 CREATE VIEW payshard.incidents AS
 WITH watching AS (
@@ -862,11 +1035,15 @@ WITH watching AS (
 		WHERE q.node = m.node_id AND q.last_heard <= m.begun AND q.detected >= s.failed
 	) d ON true
 )
-SELECT node, kind, coalesce(failed, begun) AS failed, least(coalesce(detected, begun), begun) AS detected,
+SELECT node, CASE WHEN EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = by_map.node_id AND p.kind = 'drill'
+		AND begun >= p.since AND begun <= coalesce(p.until, 'infinity')) THEN 'drill' ELSE kind END AS kind,
+	coalesce(failed, begun) AS failed, least(coalesce(detected, begun), begun) AS detected,
 	decided, CASE WHEN NOT is_silent THEN open_again END AS open_again, resumed, returned, back AS back_in_sync,
 	CASE WHEN is_silent THEN (SELECT coalesce(array_agg(h.shard ORDER BY h.shard), '{}') FROM payshard.show_shards() h
 		WHERE h.primary_node = by_map.node) ELSE shards END AS shards, paused,
-	0::bigint AS transactions_lost, entries AS entries_settled, epoch, reason
+	0::bigint AS transactions_lost, entries AS entries_settled, epoch, reason,
+	EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = by_map.node_id
+		AND begun >= p.since AND begun <= coalesce(p.until, 'infinity')) AS planned
 FROM by_map
 UNION ALL
 SELECT n.name, 'silent', s.failed, s.detected, NULL, NULL, NULL, NULL, NULL,
@@ -874,12 +1051,12 @@ SELECT n.name, 'silent', s.failed, s.detected, NULL, NULL, NULL, NULL, NULL,
 		WHERE h.primary_node = n.name),
 	(SELECT coalesce(array_agg(h.shard ORDER BY h.shard), '{}') FROM payshard.show_shards() h
 		WHERE h.primary_node <> n.name AND n.name = ANY (h.in_sync)),
-	0, 0, NULL, NULL
+	0, 0, NULL, NULL, EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = n.node_id AND p.until IS NULL)
 FROM silent s JOIN payshard.show_nodes() n USING (node_id)
 WHERE NOT EXISTS (SELECT FROM by_map b WHERE b.node_id = s.node_id AND b.back IS NULL);
 COMMENT ON VIEW payshard.incidents IS 'one row per failure or restart of a node; a node that fails again before it is back in sync is the same incident';
 COMMENT ON COLUMN payshard.incidents.node IS 'the node';
-COMMENT ON COLUMN payshard.incidents.kind IS 'failover: its shards got other primaries; restart: it came back by itself; left out: its copies left the in-sync sets; rebuild: a full copy was asked for; silent: it does not answer any node that watches, and nothing is decided yet';
+COMMENT ON COLUMN payshard.incidents.kind IS 'failover: its shards got other primaries; restart: it came back by itself; left out: its copies left the in-sync sets; rebuild: a full copy was asked for; drill: any of these while payshard.drill() ran; silent: it does not answer any node that watches, and nothing is decided yet';
 COMMENT ON COLUMN payshard.incidents.failed IS 'its last answer to any node; where nobody has noted one: the time of the map with which the incident begins';
 COMMENT ON COLUMN payshard.incidents.detected IS 'when a node noticed first';
 COMMENT ON COLUMN payshard.incidents.decided IS 'map in which it is failed over, started again or left out';
@@ -893,6 +1070,7 @@ COMMENT ON COLUMN payshard.incidents.transactions_lost IS 'acknowledged transact
 COMMENT ON COLUMN payshard.incidents.entries_settled IS 'journal entries of it that were still undecided somewhere, and were settled (rolled forward, or their abort confirmed)';
 COMMENT ON COLUMN payshard.incidents.epoch IS 'map with which it begins';
 COMMENT ON COLUMN payshard.incidents.reason IS 'reason of that map';
+COMMENT ON COLUMN payshard.incidents.planned IS 'was the node expected to be down (payshard.planned)? Such incidents are not in payshard.recovery_stats, and their time is planned time in payshard.availability';
 
 CREATE VIEW payshard.availability AS
 WITH cluster AS (
@@ -906,9 +1084,8 @@ WITH cluster AS (
 		THEN greatest(until, pg_catalog.now()) ELSE until + interval '5 seconds' END)), '{}') AS spans
 	FROM payshard.watch_span
 ), maintenance AS (
-	SELECT l.node AS node_id, range_agg(tstzrange(l.at, coalesce((SELECT min(e.at) FROM payshard.event_log e
-		WHERE e.kind = 'maintenance_ended' AND e.node = l.node AND e.at >= l.at), pg_catalog.now()))) AS spans
-	FROM payshard.event_log l WHERE l.kind = 'maintenance_started' GROUP BY l.node
+	SELECT p.node_id, range_agg(tstzrange(p.since, coalesce(p.until, pg_catalog.now()))) AS spans
+	FROM payshard.planned p GROUP BY p.node_id
 ), shard_outage AS (
 	SELECT s AS shard, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(i.open_again, pg_catalog.now()))) AS span
 	FROM incident i, unnest(i.shards) s
@@ -955,7 +1132,7 @@ COMMENT ON COLUMN payshard.availability.since IS 'begin of the time that is look
 COMMENT ON COLUMN payshard.availability.window_s IS 'seconds from then until now';
 COMMENT ON COLUMN payshard.availability.up_s IS 'seconds up';
 COMMENT ON COLUMN payshard.availability.down_s IS 'seconds down: from the last answer of the node that failed until its shards were open';
-COMMENT ON COLUMN payshard.availability.planned_s IS 'seconds down within announced maintenance';
+COMMENT ON COLUMN payshard.availability.planned_s IS 'seconds down within maintenance and drills (payshard.planned)';
 COMMENT ON COLUMN payshard.availability.unknown_s IS 'seconds in which no node watched';
 COMMENT ON COLUMN payshard.availability.availability IS 'up_s / (up_s + down_s)';
 COMMENT ON COLUMN payshard.availability.nines IS 'whole nines of it: 3 = 99.9 %; null: never down';
@@ -965,7 +1142,7 @@ WITH incident AS (
 	SELECT *, extract(epoch FROM coalesce(decided, pg_catalog.now()) - failed) AS fault_s,
 		extract(epoch FROM coalesce(greatest(CASE WHEN shards <> '{}' THEN open_again END,
 			CASE WHEN paused <> '{}' THEN resumed END), pg_catalog.now()) - failed) AS repair_s
-	FROM payshard.incidents WHERE kind <> 'rebuild' AND (shards <> '{}' OR paused <> '{}')
+	FROM payshard.incidents WHERE kind <> 'rebuild' AND NOT planned AND (shards <> '{}' OR paused <> '{}')
 ), total AS (
 	SELECT window_s - planned_s - unknown_s AS total_s, up_s, down_s FROM payshard.availability WHERE scope = 'cluster'
 )
@@ -1017,15 +1194,18 @@ BEGIN
 		|| CASE single WHEN 0 THEN '' WHEN 1 THEN ', 1 has one copy' ELSE ', ' || single || ' have one copy' END;
 	SELECT string_agg(', ' || n.name || CASE
 			WHEN n.state = 'failed' THEN ' is failed over'
+			WHEN n.state = 'maintenance' THEN ' is in maintenance' || CASE WHEN n.name = ANY (silent) THEN ' and down' ELSE '' END
 			WHEN n.name = ANY (silent) THEN ' does not answer'
 			WHEN n.leader IS NOT NULL THEN ' is being settled'
 			WHEN p.joining > 0 THEN ' is rejoining'
-			ELSE ' is to rejoin' END, '' ORDER BY n.node_id) INTO about
+			WHEN p.missing > 0 THEN ' is to rejoin'
+			ELSE ' gets ' || p.arriving || ' shards' END, '' ORDER BY n.node_id) INTO about
 	FROM payshard.nodes n
-	LEFT JOIN (SELECT q.node, count(*) FILTER (WHERE q.state = 'joining') AS joining,
-			count(*) FILTER (WHERE q.state <> 'in_sync') AS missing
+	LEFT JOIN (SELECT q.node, count(*) FILTER (WHERE q.state = 'joining' AND q.moving IS DISTINCT FROM 'arriving') AS joining,
+			count(*) FILTER (WHERE q.state <> 'in_sync' AND q.moving IS DISTINCT FROM 'arriving') AS missing,
+			count(*) FILTER (WHERE q.moving = 'arriving') AS arriving
 		FROM payshard.placements q GROUP BY q.node) p ON p.node = n.name
-	WHERE n.state = 'failed' OR n.name = ANY (silent) OR n.leader IS NOT NULL OR coalesce(p.missing, 0) > 0;
+	WHERE n.state <> 'up' OR n.name = ANY (silent) OR n.leader IS NOT NULL OR coalesce(p.missing + p.arriving, 0) > 0;
 	result := sentence || coalesce(about, '') || '.' || E'\n\nnodes\n';
 	SELECT result || string_agg(format('  %-12s %-7s %-10s primary of %s, copies in sync %s of %s%s%s', n.name, n.state,
 			CASE WHEN n.weight = 0 THEN 'witness' WHEN n.zone = '' THEN '' ELSE n.zone END,
@@ -1070,9 +1250,9 @@ DO $$
 DECLARE
 	f regprocedure;
 	v regclass;
-	views constant text[] := '{nodes,leases,shards,placements,tables,replication,in_doubt,stat_commits,silences,events,incidents,availability,recovery_stats}';
-	for_monitor constant text[] := '{show_nodes,show_leases,show_shards,show_placements,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}';
-	for_admin constant text[] := '{create_cluster,add_node,remove_node,set_node,failover,switchover,rebuild_node,start_maintenance,stop_maintenance,rebalance_start,rebalance_wait,rebalance_stop,verify,repair,stat_reset,resolve_in_doubt,grant_peer}';
+	views constant text[] := '{nodes,leases,shards,placements,moves,balance,jobs,tables,replication,in_doubt,stat_commits,silences,events,planned,incidents,availability,recovery_stats}';
+	for_monitor constant text[] := '{show_nodes,show_leases,show_shards,show_placements,show_moves,show_balance,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}';
+	for_admin constant text[] := '{create_cluster,add_node,remove_node,set_node,failover,switchover,rebuild_node,start_maintenance,stop_maintenance,drill,rebalance_plan,rebalance_start,rebalance_wait,rebalance_stop,verify,repair,stat_reset,resolve_in_doubt,grant_peer}';
 BEGIN
 	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
 		AND (p.proname LIKE 'peer\_%' OR p.proname = ANY (for_monitor || for_admin))
@@ -1094,9 +1274,9 @@ BEGIN
 	-- runs DDL stays with superusers.
 	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
 		AND p.proname IN ('peer_learn', 'peer_prepare', 'peer_accept', 'peer_hello', 'peer_journal', 'peer_tail',
-			'peer_settle_journal', 'peer_settle_apply', 'peer_history', 'peer_events', 'peer_spans', 'peer_heard', 'peer_suspects',
+			'peer_settle_journal', 'peer_settle_apply', 'peer_history', 'peer_events', 'peer_spans', 'peer_moves', 'peer_shard_bytes', 'peer_heard', 'peer_suspects',
 			'peer_hold', 'peer_table_digests', 'peer_digest', 'peer_await_applied', 'peer_join_begin', 'peer_join_keys',
-			'peer_copy', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')
+			'peer_copy', 'peer_switch', 'peer_note', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')
 	LOOP
 		EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, pg_temp', f);
 	END LOOP;

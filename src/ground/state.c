@@ -24,6 +24,9 @@
  *		incarnation of it empty the joining set (J3).
  *	(g) A FAILED node is nowhere joining, and is in sync only where nobody
  *		else is: what it alone holds stays with it until it comes back.
+ *	(h) What arrives is not in sync and does not leave; something stays; an
+ *		heir stays.  There is something to be moved exactly while there is a
+ *		job, which was ordered by this map or an earlier one.
  *
  * A map that breaks one of them is refused wherever it comes from: a step
  * that would make one, a peer, a file.
@@ -95,6 +98,53 @@ ps_map_data_nodes(const PsMap *map)
 			set |= PS_NODE_BIT(map->nodes[i].id);
 	}
 	return set;
+}
+
+PsNodeSet
+ps_map_up_nodes(const PsMap *map)
+{
+	PsNodeSet	set = 0;
+
+	for (int i = 0; i < map->n_nodes; i++)
+	{
+		if (map->nodes[i].state == PS_NODE_UP)
+			set |= PS_NODE_BIT(map->nodes[i].id);
+	}
+	return set;
+}
+
+uint32 *
+ps_map_ring(const PsMap *map, PsNodeSet among)
+{
+	PsRingConfig config = {.n_shards = map->n_shards,
+		.copies = (int) map->copies,
+		.vnodes = (int) map->vnodes,
+		.load_percent = (int) map->load_percent};
+	PsRingNode	nodes[PS_NODES_MAX];
+	uint32	   *rows;
+	int			n = 0;
+
+	for (int i = 0; i < map->n_nodes; i++)
+	{
+		const PsMapNode *node = &map->nodes[i];
+
+		if (node->is_leaving || !PS_HAS_NODE(among, node->id))
+			continue;
+		nodes[n].id = node->id;
+		nodes[n].weight = node->weight;
+		nodes[n].zone = node->zone;
+		n++;
+	}
+	rows = palloc0(sizeof(uint32) * (size_t) map->n_shards * map->copies);
+	(void) ps_ring_place(nodes, n, &config, rows);
+	return rows;
+}
+
+void
+ps_map_end_job(PsMapShard *shard)
+{
+	if (shard->arriving == 0 && shard->leaving == 0 && shard->heir == 0)
+		shard->job = 0;
 }
 
 bool
@@ -203,6 +253,28 @@ check_nodes(const PsMap *map)
 	return NULL;
 }
 
+/* (h) */
+static PsRefusal
+check_move(const PsMap *map, const PsMapShard *shard)
+{
+	bool		has_work = shard->arriving != 0 || shard->leaving != 0 || shard->heir != 0;
+
+	if ((shard->arriving | shard->leaving) & ~shard->placements)
+		return "a placement that is no placement arrives or leaves";
+	if (shard->arriving & shard->in_sync)
+		return "a placement in sync arrives";
+	if (shard->arriving & shard->leaving)
+		return "a placement arrives and leaves";
+	if ((shard->placements & ~shard->leaving) == 0)
+		return "all placements of a shard leave";
+	if (shard->heir >= PS_NODES_MAX ||
+		(shard->heir != 0 && !PS_HAS_NODE(shard->placements & ~shard->leaving, shard->heir)))
+		return "a node is to be primary of a shard that it will not hold";
+	if (has_work != (shard->job != 0) || shard->job > map->epoch)
+		return "something is to be moved without an order, or there is an order for nothing";
+	return NULL;
+}
+
 /* (d) to (g) of one shard, given the nodes that are FAILED, and are settled. */
 static PsRefusal
 check_shard(const PsMapShard *shard, PsNodeSet all, PsNodeSet failed,
@@ -254,6 +326,8 @@ ps_map_check(const PsMap *map)
 	{
 		refusal = check_shard(&map->shards[s], ps_map_voters(map),
 							  failed, led);
+		if (refusal == NULL)
+			refusal = check_move(map, &map->shards[s]);
 		if (refusal != NULL)
 			return refusal;
 	}
@@ -311,7 +385,19 @@ put_node(StringInfo buf, const PsMapNode *node)
 	ps_put_u32(buf, node->leader);
 	ps_put_u64(buf, node->boot);
 	ps_put_u64(buf, node->system_id);
+	ps_put_u8(buf, node->is_leaving ? 1 : 0);
+	ps_put_u8(buf, node->is_resting ? 1 : 0);
 	ps_put_u8(buf, node->has_leases);
+}
+
+static bool
+read_bool(PsReader *reader)
+{
+	uint8		value = ps_read_u8(reader);
+
+	if (value > 1)
+		reader->bad = true;
+	return value == 1;
 }
 
 static void
@@ -328,6 +414,8 @@ read_node(PsReader *reader, PsMapNode *node)
 	node->leader = ps_read_u32(reader);
 	node->boot = ps_read_u64(reader);
 	node->system_id = ps_read_u64(reader);
+	node->is_leaving = read_bool(reader);
+	node->is_resting = read_bool(reader);
 	node->has_leases = ps_read_u8(reader);
 }
 
@@ -340,6 +428,10 @@ put_shard(StringInfo buf, const PsMapShard *shard)
 	ps_put_u64(buf, shard->placements);
 	ps_put_u64(buf, shard->in_sync);
 	ps_put_u64(buf, shard->joining);
+	ps_put_u64(buf, shard->arriving);
+	ps_put_u64(buf, shard->leaving);
+	ps_put_u32(buf, shard->heir);
+	ps_put_u64(buf, shard->job);
 }
 
 static void
@@ -351,6 +443,10 @@ read_shard(PsReader *reader, PsMapShard *shard)
 	shard->placements = ps_read_u64(reader);
 	shard->in_sync = ps_read_u64(reader);
 	shard->joining = ps_read_u64(reader);
+	shard->arriving = ps_read_u64(reader);
+	shard->leaving = ps_read_u64(reader);
+	shard->heir = ps_read_u32(reader);
+	shard->job = ps_read_u64(reader);
 }
 
 void

@@ -12,7 +12,7 @@
 #include "ground/base.h"
 #include "lib/stringinfo.h"
 
-#define PS_MAP_VERSION 1
+#define PS_MAP_VERSION 2
 #define PS_REASON_MAX 128
 
 typedef enum PsNodeState
@@ -44,6 +44,9 @@ typedef struct PsMapNode
 	uint32		leader;			/* node that settles the rest, 0 = none is needed */
 	uint64		boot;			/* mark of its last start, 0 = none (M3) */
 	uint64		system_id;		/* its data directory, by pg_control */
+	bool		is_leaving;		/* being removed: gets no placement, and goes
+								 * when it has none */
+	bool		is_resting;		/* in maintenance: expected to be down */
 	uint8		has_leases;		/* 1: in this incarnation it serves under leases only
 								 * (Q1); 0: payshard.lease_timeout is 0 there */
 } PsMapNode;
@@ -57,6 +60,15 @@ typedef struct PsMapShard
 	PsNodeSet	placements;		/* all that hold or should hold the shard */
 	PsNodeSet	in_sync;		/* never empty; within placements */
 	PsNodeSet	joining;		/* within placements, none of them in_sync */
+	PsNodeSet	arriving;		/* within placements: added, and never in sync
+								 * since: they have nothing, or what they have
+								 * is of an earlier time */
+	PsNodeSet	leaving;		/* within placements, not all of them, none of
+								 * them arriving: to be dropped (move.h) */
+	uint32		heir;			/* wanted as primary when its placement is in
+								 * sync, 0 = no wish */
+	uint64		job;			/* epoch of the map that ordered the last three,
+								 * 0 = nothing is to be moved */
 } PsMapShard;
 
 typedef struct PsMap
@@ -107,6 +119,15 @@ extern PsPlacementState ps_map_placement(const PsMapShard *shard,
 extern PsNodeSet ps_map_voters(const PsMap *map);
 /* All nodes with weight. */
 extern PsNodeSet ps_map_data_nodes(const PsMap *map);
+/* All nodes that are UP. */
+extern PsNodeSet ps_map_up_nodes(const PsMap *map);
+/*
+ * The ring's answer for those nodes of a set that have weight and are not being
+ * removed: n_shards rows of `copies` ids as ps_ring_place has them, palloc'd.
+ */
+extern uint32 *ps_map_ring(const PsMap *map, PsNodeSet among);
+/* Without anything left to be moved a shard has no job. */
+extern void ps_map_end_job(PsMapShard *shard);
 /* Is `set` more than half of `voters`? */
 extern bool ps_map_is_majority(PsNodeSet set, PsNodeSet voters);
 

@@ -71,37 +71,6 @@ check_texts(const char *name, const char *zone, uint32 weight)
 	return NULL;
 }
 
-/*
- * The ring's answer for the map's nodes with weight, or only those that are
- * UP: n_shards rows of `copies` ids, to be freed by the caller.
- */
-static uint32 *
-ring_rows(const PsMap *map, bool only_up)
-{
-	PsRingConfig config = {.n_shards = map->n_shards,
-		.copies = (int) map->copies,
-		.vnodes = (int) map->vnodes,
-		.load_percent = (int) map->load_percent};
-	PsRingNode	nodes[PS_NODES_MAX];
-	uint32	   *rows;
-	int			n = 0;
-
-	for (int i = 0; i < map->n_nodes; i++)
-	{
-		const PsMapNode *node = &map->nodes[i];
-
-		if (only_up && node->state != PS_NODE_UP)
-			continue;
-		nodes[n].id = node->id;
-		nodes[n].weight = node->weight;
-		nodes[n].zone = node->zone;
-		n++;
-	}
-	rows = palloc0(sizeof(uint32) * (size_t) map->n_shards * map->copies);
-	(void) ps_ring_place(nodes, n, &config, rows);
-	return rows;
-}
-
 static bool
 is_settling_others(const PsMap *map, uint32 id)
 {
@@ -254,6 +223,9 @@ place_empty(PsMapShard *shard, const uint32 *row, uint32 copies)
 		shard->placements |= PS_NODE_BIT(row[i]);
 	shard->in_sync = shard->placements;
 	shard->joining = 0;
+	shard->arriving = shard->leaving = 0;
+	shard->heir = 0;
+	shard->job = 0;
 	if (shard->primary != row[0])
 	{
 		shard->primary = row[0];
@@ -294,6 +266,8 @@ place_more(PsMap *map, PsMapShard *shard, const uint32 *row)
 				(pass == 0 && is_zone_taken(map, shard, row[i])))
 				continue;
 			shard->placements |= PS_NODE_BIT(row[i]);
+			shard->arriving |= PS_NODE_BIT(row[i]);
+			shard->job = map->epoch + 1;
 			have++;
 		}
 	}
@@ -309,7 +283,7 @@ ps_step_place(PsMap *map, bool has_rows)
 		if (map->shards[s].waits != 0)
 			return "a shard is recovering";
 	}
-	rows = ring_rows(map, true);
+	rows = ps_map_ring(map, ps_map_up_nodes(map));
 	if (rows[0] == 0)
 	{
 		pfree(rows);
@@ -376,6 +350,20 @@ ps_step_rebuild(PsMap *map, uint32 id)
 	return ps_step_leave(map, 0, id);
 }
 
+static const char *
+is_not(PsPlacementState state)
+{
+	switch (state)
+	{
+		case PS_PLACEMENT_IN_SYNC:
+			return "a placement is not in sync";
+		case PS_PLACEMENT_JOINING:
+			return "a placement is not joining";
+		default:
+			return "a placement is not out";
+	}
+}
+
 /* Are all flagged shards of `primary`, and is `id` in state `from` in them? */
 static PsRefusal
 check_flags(PsMap *map, uint32 primary, uint32 id, const bool *shards,
@@ -399,8 +387,7 @@ check_flags(PsMap *map, uint32 primary, uint32 id, const bool *shards,
 		if (shard->waits != 0)
 			return "a shard is recovering";
 		if (ps_map_placement(shard, id) != from)
-			return from == PS_PLACEMENT_OUT ?
-				"a placement is not out" : "a placement is not joining";
+			return is_not(from);
 	}
 	return any ? NULL : "no shard is given";
 }
@@ -423,6 +410,70 @@ ps_step_join(PsMap *map, uint32 primary, uint32 id, const bool *shards)
 }
 
 PsRefusal
+ps_step_switch(PsMap *map, uint32 from, uint32 to, const bool *shards)
+{
+	PsRefusal	refusal = check_flags(map, from, to, shards,
+									  PS_PLACEMENT_IN_SYNC);
+
+	if (refusal != NULL)
+		return refusal;
+	if (from == to)
+		return "the node is primary already";
+	for (int s = 0; s < map->n_shards; s++)
+	{
+		PsMapShard *shard = &map->shards[s];
+
+		if (!shards[s])
+			continue;
+		shard->primary = to;
+		shard->term++;
+		shard->joining = 0;
+		if (shard->heir == to)
+			shard->heir = 0;
+		ps_map_end_job(shard);
+	}
+	map->epoch++;
+	return NULL;
+}
+
+PsRefusal
+ps_step_maintain(PsMap *map, uint32 id, bool is_resting)
+{
+	PsMapNode  *node = ps_map_node(map, id);
+
+	if (node == NULL)
+		return no_such_node;
+	if (node->is_resting == is_resting)
+		return is_resting ? "the node is in maintenance already" :
+			"the node is not in maintenance";
+	node->is_resting = is_resting;
+	map->epoch++;
+	return NULL;
+}
+
+PsRefusal
+ps_step_unjoin(PsMap *map, uint32 primary, uint32 id)
+{
+	bool		any = false;
+
+	if (ps_map_node(map, id) == NULL || ps_map_node(map, primary) == NULL)
+		return no_such_node;
+	for (int s = 0; s < map->n_shards; s++)
+	{
+		PsMapShard *shard = &map->shards[s];
+
+		if (shard->primary != primary || !PS_HAS_NODE(shard->joining, id))
+			continue;
+		shard->joining &= ~PS_NODE_BIT(id);
+		any = true;
+	}
+	if (!any)
+		return "the node joins no such shard";
+	map->epoch++;
+	return NULL;
+}
+
+PsRefusal
 ps_step_in_sync(PsMap *map, uint32 primary, uint32 id, const bool *shards)
 {
 	PsRefusal	refusal = check_flags(map, primary, id, shards,
@@ -436,6 +487,8 @@ ps_step_in_sync(PsMap *map, uint32 primary, uint32 id, const bool *shards)
 			continue;
 		map->shards[s].joining &= ~PS_NODE_BIT(id);
 		map->shards[s].in_sync |= PS_NODE_BIT(id);
+		map->shards[s].arriving &= ~PS_NODE_BIT(id);
+		ps_map_end_job(&map->shards[s]);
 	}
 	map->epoch++;
 	return NULL;
@@ -561,7 +614,7 @@ ps_step_fail(PsMap *map, uint32 id, uint32 leader, const uint32 *prefer,
 		return "the node has failed already";
 	if (leader == id || !is_up(map, leader))
 		return "the leader is not another node that is up";
-	heirs.rows = rows = ring_rows(map, false);
+	heirs.rows = rows = ps_map_ring(map, ps_map_voters(map));
 	refusal = choose_heirs(map, id, &heirs, stuck, next);
 	pfree(rows);
 	if (refusal != NULL)

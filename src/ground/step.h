@@ -14,6 +14,9 @@
  * A placement:	IN_SYNC  --no answer, failover-->  OUT
  *				OUT  --J3-->  JOINING  --J4-->  IN_SYNC
  *				JOINING  --new primary or incarnation, no answer-->  OUT
+ * A primary:	--switchover-->  IN_SYNC secondary, another one is primary
+ *
+ * Placements that come and go: move.h.
  */
 #ifndef PS_GROUND_STEP_H
 #define PS_GROUND_STEP_H
@@ -48,7 +51,7 @@ extern PsRefusal ps_step_add_node(PsMap *map, const PsMapNode *node,
  * Refused while a shard is recovering.
  * has_rows = true: primaries and placements stay; shards with fewer than
  * `copies` placements get more, from the ring's order, new zones first, which
- * are out.
+ * are out, and arrive.
  *
  * Where nodes are too few, shards have fewer placements.  Succeeds also when
  * nothing changes.
@@ -139,6 +142,31 @@ extern PsRefusal ps_step_join(PsMap *map, uint32 primary, uint32 id,
 							  const bool *shards);
 extern PsRefusal ps_step_in_sync(PsMap *map, uint32 primary, uint32 id,
 								 const bool *shards);
+
+/*
+ * ps_step_switch
+ *		Node `to`, which is UP and in sync in all given shards of `from`, becomes
+ *		their primary (J5): with a higher term and nobody joining.  They are
+ *		open, and stay so: who proposes it has seen to it that nothing of `from`
+ *		in them is undecided, or decided and not applied, anywhere.  `from` stays
+ *		in sync.  shards: n_shards flags, at least one set.
+ */
+extern PsRefusal ps_step_switch(PsMap *map, uint32 from, uint32 to,
+								const bool *shards);
+
+/*
+ * ps_step_maintain
+ *		Node `id` is, or is not any more, expected to be down (maintenance).
+ *		Refused when it is so already.
+ */
+extern PsRefusal ps_step_maintain(PsMap *map, uint32 id, bool is_resting);
+
+/*
+ * ps_step_unjoin
+ *		Node `id` leaves the joining sets of all shards of `primary`: what a
+ *		process that is gone had begun starts again.
+ */
+extern PsRefusal ps_step_unjoin(PsMap *map, uint32 primary, uint32 id);
 
 /*
  * ps_step_rebuild

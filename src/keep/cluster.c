@@ -46,7 +46,6 @@
 
 PS_FUNCTION(payshard_create_cluster);
 PS_FUNCTION(payshard_add_node);
-PS_FUNCTION(payshard_remove_node);
 PS_FUNCTION(payshard_set_node);
 PS_FUNCTION(payshard_peer_check_settings);
 PS_FUNCTION(payshard_peer_invite);
@@ -594,69 +593,11 @@ typedef struct NodeStep
 } NodeStep;
 
 static PsRefusal
-step_remove(PsMap *map, void *arg)
-{
-	return ps_step_remove_node(map, ((NodeStep *) arg)->id);
-}
-
-static PsRefusal
 step_set(PsMap *map, void *arg)
 {
 	NodeStep   *set = arg;
 
 	return ps_step_set_node(map, set->id, set->weight, set->zone);
-}
-
-/* ERROR while the node holds anything, or is this one. */
-static void
-require_removable(const PsMap *map, const PsMapNode *node)
-{
-	StringInfoData list;
-	int			n_held = 0;
-	int			n_last;
-
-	initStringInfo(&list);
-	n_last = ps_failover_only_copies(map, node->id, &list);
-	for (int s = 0; s < map->n_shards; s++)
-		n_held += PS_HAS_NODE(map->shards[s].placements, node->id);
-	if (n_last > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("removing node \"%s\" would lose the last copy of shards", node->name),
-				 errdetail_plural("It holds the only copy in sync of %d shard: %s.",
-								  "It holds the only copy in sync of %d shards: %s.", n_last, n_last, list.data),
-				 errhint("Take the nodes with the other copies back first; see payshard.placements.")));
-	if (n_held > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("node \"%s\" holds copies of shards", node->name),
-				 errdetail_plural("It holds a placement of %d shard.", "It holds placements of %d shards.", n_held, n_held),
-				 errhint("Only a node without placements can be removed; see payshard.placements.")));
-	if (node->id == ps_map_self())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("node \"%s\" cannot remove itself", node->name),
-				 errdetail("It would not learn the map without it."),
-				 errhint("Call payshard.remove_node() on another node.")));
-}
-
-/* remove_node(name) */
-Datum
-payshard_remove_node(PG_FUNCTION_ARGS)
-{
-	char	   *name = text_arg(fcinfo, 0);
-	NodeStep	step = {0};
-	PsMap	   *map;
-	PsMapNode  *node;
-
-	ps_fit_require_superuser("remove_node");
-	ps_map_require_serving();
-	map = ps_map_copy();
-	node = ps_failover_member(map, name);
-	require_removable(map, node);
-	step.id = node->id;
-	ps_propose_or_error(step_remove, &step, psprintf("removal of node %s", name), PS_JOIN_TIMEOUT_MS);
-	PG_RETURN_VOID();
 }
 
 /* set_node(name, weight, zone): null = as it is */

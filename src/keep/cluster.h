@@ -10,7 +10,6 @@
 
 PS_DECLARE(payshard_create_cluster);
 PS_DECLARE(payshard_add_node);
-PS_DECLARE(payshard_remove_node);
 PS_DECLARE(payshard_set_node);
 PS_DECLARE(payshard_peer_check_settings);
 PS_DECLARE(payshard_peer_invite);

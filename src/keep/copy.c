@@ -24,9 +24,14 @@
 #include "miscadmin.h"
 #include "node/relation.h"
 #include "node/settings.h"
+#include "postmaster/interrupt.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
 #include "write/row.h"
 
 #define PS_COPY_TIMEOUT_MS 600000
@@ -41,14 +46,14 @@ typedef struct CopyKey
 
 typedef struct Copy
 {
-	PGconn	   *conn;
-	uint32		node;
-	const char *name;
+	const PsCopyOrder *order;
 	CopyKey    *keys;			/* sorted, each once */
 	long		n_keys;
 	long		keys_size;
 	StringInfoData ops;			/* to be sent */
 	MemoryContext scratch;		/* of one row or message */
+	TimestampTz begun;
+	uint64		bytes;			/* sent since */
 	PsCopyStats *stats;
 } Copy;
 
@@ -69,11 +74,42 @@ static PGresult *
 call(Copy *copy, const char *sql, int n_args, PsArg *args)
 {
 	PGresult *result =
-		ps_conn_call(copy->conn, sql, n_args, args, false, ps_deadline(PS_COPY_TIMEOUT_MS));
+		ps_conn_call(copy->order->conn, sql, n_args, args, false, ps_deadline(PS_COPY_TIMEOUT_MS));
 
 	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
-		ps_conn_throw(result, copy->conn, copy->name, sql);
+		ps_conn_throw(result, copy->order->conn, copy->order->name, sql);
 	return result;
+}
+
+/*
+ * Waits as long as what is sent should have taken; between messages, so that it
+ * may be interrupted, and a changed setting is heeded.
+ */
+static void
+slow_down(Copy *copy)
+{
+	for (;;)
+	{
+		int64		due_us;
+		int64		left_ms;
+
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		CHECK_FOR_INTERRUPTS();
+		copy->order->look();
+		if (!copy->order->full || ps_copy_rate_kb == 0)
+			return;
+		due_us = (int64) (copy->bytes * 1000000.0 / (ps_copy_rate_kb * 1024.0));
+		left_ms = (copy->begun + due_us - GetCurrentTimestamp()) / 1000;
+		if (left_ms <= 0)
+			return;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) Min(left_ms, 1000), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
 }
 
 /* Resets `scratch`. */
@@ -86,6 +122,7 @@ flush_ops(Copy *copy)
 	{
 		PsArg		arg;
 
+		copy->bytes += copy->ops.len;
 		ps_seal(&copy->ops);
 		arg = ps_arg_bytes(copy->ops.data, copy->ops.len);
 		PQclear(call(copy, "SELECT payshard.peer_copy($1)", 1, &arg));
@@ -93,7 +130,7 @@ flush_ops(Copy *copy)
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(copy->scratch);
 	resetStringInfo(&copy->ops);
-	CHECK_FOR_INTERRUPTS();
+	slow_down(copy);
 }
 
 static void
@@ -127,7 +164,7 @@ static void
 take_own_keys(Copy *copy, const char *shards)
 {
 	char	   *sql = psprintf("SELECT shard, table_id, key FROM payshard.dirty_key "
-							   "WHERE node = %u AND shard = ANY ('%s')", copy->node, shards);
+							   "WHERE node = %u AND shard = ANY ('%s')", copy->order->node, shards);
 	MemoryContext caller = CurrentMemoryContext;
 	bool		isnull;
 
@@ -323,7 +360,7 @@ static void
 hand_over_dirty_keys(Copy *copy, const char *shards)
 {
 	char	   *sql = psprintf("SELECT node, shard, table_id, key FROM payshard.dirty_key "
-							   "WHERE node <> %u AND shard = ANY ('%s') ORDER BY node", copy->node, shards);
+							   "WHERE node <> %u AND shard = ANY ('%s') ORDER BY node", copy->order->node, shards);
 	bool		isnull;
 
 	SPI_connect();
@@ -345,25 +382,28 @@ hand_over_dirty_keys(Copy *copy, const char *shards)
 }
 
 void
-ps_copy_shards(PGconn *conn, uint32 node, const char *name, const int *shards, int n,
-			   bool full, PsCopyStats *stats)
+ps_copy_shards(const PsCopyOrder *order, PsCopyStats *stats)
 {
-	Copy		copy = {.conn = conn, .node = node, .name = name, .stats = stats};
-	char	   *array = ps_int_array(shards, n);
+	Copy		copy = {.order = order, .stats = stats};
+	const int  *shards = order->shards;
+	char	   *array = ps_int_array(shards, order->n_shards);
 	List	   *tables = all_tables();
 	bool		too_many;
 
 	initStringInfo(&copy.ops);
+	copy.begun = GetCurrentTimestamp();
 	copy.scratch = AllocSetContextCreate(CurrentMemoryContext, "payshard copy", ALLOCSET_DEFAULT_SIZES);
 	take_own_keys(&copy, array);
 	take_its_keys(&copy, array);
 	sort_keys(&copy);
 	stats->keys = copy.n_keys;
 	too_many = copy.n_keys > ps_dirty_keys_max;
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < order->n_shards; i++)
 	{
 		long		from = 0;
 		long		to;
+		long		rows = stats->rows;
+		uint64		bytes = copy.bytes + copy.ops.len;
 
 		while (from < copy.n_keys && copy.keys[from].shard != shards[i])
 			from++;
@@ -371,7 +411,9 @@ ps_copy_shards(PGconn *conn, uint32 node, const char *name, const int *shards, i
 		while (to < copy.n_keys && copy.keys[to].shard == shards[i])
 			to++;
 		copy_shard(&copy, shards[i], from, to,
-				   full || too_many || (from < to && copy.keys[from].table_id == 0), tables);
+				   order->full || too_many || (from < to && copy.keys[from].table_id == 0), tables);
+		stats->shard_rows[i] = stats->rows - rows;
+		stats->shard_bytes[i] = copy.bytes + copy.ops.len - bytes;
 	}
 	flush_ops(&copy);
 	hand_over_dirty_keys(&copy, array);

@@ -17,6 +17,8 @@ extern bool ps_duty_recover(void);	/* failover.c: origins this node leads (F1-F5
 extern bool ps_duty_leave(void);	/* heartbeat.c: silent secondaries (W6) */
 extern bool ps_duty_notes(void);	/* rejoin.c: what a new map makes of notes */
 extern bool ps_duty_rejoin(void);	/* rejoin.c: placements that are out (J) */
+extern bool ps_duty_move(void);	/* move.c: placements come and go (J5) */
+extern bool ps_duty_sweep(void);	/* sweep.c: rows of shards not held any more */
 extern bool ps_duty_record(void);	/* record.c: silences, missed history (S3) */
 
 #endif

@@ -19,6 +19,8 @@
 #include "utils/timestamp.h"
 #include "write/dirty.h"
 
+#define PS_RESTING_MS 300
+
 bool
 ps_is_silent(uint32 id)
 {
@@ -35,14 +37,19 @@ step_leave(PsMap *map, void *arg)
 	return ps_step_leave(map, ps_map_self(), *(uint32 *) arg);
 }
 
-/* Does the node owe an answer for longer than the timeout? */
+/*
+ * Does the node owe an answer for longer than the timeout?  One in maintenance is
+ * expected to go: it is not waited for.
+ */
 static bool
 is_late(uint32 id)
 {
 	uint64		since = pg_atomic_read_u64(&ps_shared->peers[id].waiting_since);
+	int			limit = ps_peer_timeout_ms;
 
-	return since != 0 &&
-		   TimestampDifferenceExceeds(since, GetCurrentTimestamp(), ps_peer_timeout_ms);
+	if (since != 0 && ps_map_is_resting(id))
+		limit = Min(limit, PS_RESTING_MS);
+	return since != 0 && TimestampDifferenceExceeds(since, GetCurrentTimestamp(), limit);
 }
 
 /*

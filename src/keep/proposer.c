@@ -29,6 +29,7 @@
 #include "node/settings.h"
 #include "node/suspicion.h"
 #include "port/pg_bitutils.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -36,11 +37,18 @@
 #define PS_CONNECT_MS_MAX 1000
 #define PS_STRAGGLER_MS 100
 #define PS_FAILED_LATELY_MS 2000
+#define PS_TURN_MS 1000
+#define PS_TURN_TAG "1886611572, 1"	/* of an advisory lock */
 
 static PGconn *peers[PS_NODES_MAX];
 static TimestampTz failed_at[PS_NODES_MAX]; /* last connection tried in vain */
 static uint64 ballot_seen = 0;
 static PsNodeSet heard;			/* who answered, yes or no, in this round of ps_propose */
+
+/* Of ps_propose_gated, while it runs. */
+static void (*gate_shut) (void) = NULL;
+static void (*gate_open) (void) = NULL;
+static uint32 turn_at = 0;		/* node that has given us the turn; 0 = none has */
 
 /* What the voters answered in one phase. */
 typedef struct Round
@@ -165,12 +173,14 @@ count_answer(Round *round, uint32 id, PGresult *result, bool with_value)
 }
 
 /*
- * Waits until a majority of both sets has said yes, or all have answered.
- * Who is slower than the majority gets PS_STRAGGLER_MS more; the connection of
- * who has not answered by then is of no more use.
+ * Waits until a majority of both sets has said yes, or all have answered; then
+ * calls `decided`, if it is not NULL.  Who is slower than the majority gets
+ * PS_STRAGGLER_MS more; the connection of who has not answered by then is of no
+ * more use.
  */
 static void
-gather(Round *round, bool with_value, PsNodeSet a, PsNodeSet b, TimestampTz deadline)
+gather(Round *round, bool with_value, PsNodeSet a, PsNodeSet b, TimestampTz deadline,
+	   void (*at_majority) (void))
 {
 	PsNodeSet	pending = round->asked;
 	bool		decided = false;
@@ -194,6 +204,8 @@ gather(Round *round, bool with_value, PsNodeSet a, PsNodeSet b, TimestampTz dead
 			ps_map_is_majority(round->yes & b, b))
 		{
 			decided = true;
+			if (at_majority)
+				at_majority();
 			deadline = Min(deadline, ps_deadline(PS_STRAGGLER_MS));
 		}
 		if (pending != 0 && pending == before)
@@ -246,7 +258,7 @@ read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
 	args[0] = ps_arg_int8((int64) known->cluster_id);
 	args[1] = ps_arg_int8((int64) *ballot);
 	ask_all(&round, known, NULL, "SELECT * FROM payshard.peer_prepare($1, $2)", 2, args, deadline);
-	gather(&round, true, voters, voters, deadline);
+	gather(&round, true, voters, voters, deadline, NULL);
 	if (round.value == NULL || !ps_map_is_majority(round.yes & voters, voters))
 		return NULL;
 	wrong = ps_map_read(current, round.value, round.value_bytes);
@@ -264,7 +276,7 @@ read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
 		Round		more = {.ballot = *ballot};
 
 		ask_all(&more, current, NULL, "SELECT * FROM payshard.peer_prepare($1, $2)", 2, args, deadline);
-		gather(&more, true, voters & ~round.yes, voters & ~round.yes, deadline);
+		gather(&more, true, voters & ~round.yes, voters & ~round.yes, deadline, NULL);
 
 		/*
 		 * Those asked before refuse the same ballot: their promise holds. A
@@ -294,7 +306,7 @@ accept(const PsMap *current, const PsMap *next, uint64 ballot,
 	ps_lease_before_propose(next);
 	PS_FAULT("proposer.before_accept");
 	ask_all(&round, current, next, "SELECT * FROM payshard.peer_accept($1, $2, $3)", 3, args, deadline);
-	gather(&round, false, old_voters, new_voters, deadline);
+	gather(&round, false, old_voters, new_voters, deadline, NULL);
 	PS_FAULT("proposer.after_accept");
 	return ps_map_is_majority(round.yes & old_voters, old_voters) &&
 		ps_map_is_majority(round.yes & new_voters, new_voters);
@@ -309,7 +321,7 @@ spread(const PsMap *next, StringInfo bytes, TimestampTz deadline)
 	PsNodeSet	self = PS_NODE_BIT(ps_map_self());
 
 	ask_all(&round, next, NULL, "SELECT true, 0 FROM payshard.peer_learn($1)", 1, &arg, deadline);
-	gather(&round, false, self, self, deadline);
+	gather(&round, false, self, self, deadline, gate_open);
 	if (ps_map_epoch() < next->epoch)
 		ereport(ERROR,
 				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
@@ -347,16 +359,46 @@ no_majority(const PsMap *known, int ms)
 			 errhint("Start the nodes that are down, or retry.")));
 }
 
-/* Waits a random moment, so that competing proposers come apart. */
+/* Waits a random moment, longer each time, so that competing proposers come apart. */
 static void
-back_off(void)
+back_off(int tries)
 {
-	long		ms = 5 + pg_prng_uint64_range(&pg_global_prng_state, 0, 45);
+	long		most_ms = Min(10 << Min(tries, 4), 50);
+	long		ms = 1 + pg_prng_uint64_range(&pg_global_prng_state, 0, most_ms);
 
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
 					 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * With ballot 0 nobody promises or accepts anything, and the map is known: but
+ * connections and plans are there then.
+ */
+void
+ps_propose_warm(void)
+{
+	TimestampTz deadline = ps_deadline(ps_call_timeout_ms);
+	PsMap	   *map = ps_map_copy();
+	PsNodeSet	voters = ps_map_voters(map);
+	StringInfoData bytes;
+	PsArg		args[3];
+	Round		round = {0};
+
+	initStringInfo(&bytes);
+	ps_map_put(&bytes, map);
+	args[0] = ps_arg_int8((int64) map->cluster_id);
+	args[1] = ps_arg_int8(0);
+	args[2] = ps_arg_bytes(bytes.data, bytes.len);
+	ask_all(&round, map, NULL, "SELECT * FROM payshard.peer_prepare($1, $2)", 2, args, deadline);
+	gather(&round, false, voters, voters, deadline, NULL);
+	ask_all(&round, map, NULL, "SELECT * FROM payshard.peer_accept($1, $2, $3)", 3, args, deadline);
+	gather(&round, false, voters, voters, deadline, NULL);
+	ask_all(&round, map, NULL, "SELECT true, 0 FROM payshard.peer_learn($1)", 1, &args[2], deadline);
+	gather(&round, false, voters, voters, deadline, NULL);
+	pfree(bytes.data);
+	pfree(map);
 }
 
 PsMap *
@@ -370,8 +412,9 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 
 	if (known == NULL)
 		ps_map_require_cluster();
-	while (GetCurrentTimestamp() < deadline &&
-		   !TimestampDifferenceExceeds(with_majority, GetCurrentTimestamp(), ps_call_timeout_ms))
+	for (int tries = 0; GetCurrentTimestamp() < deadline &&
+		 !TimestampDifferenceExceeds(with_majority, GetCurrentTimestamp(), ps_call_timeout_ms);
+		 tries++)
 	{
 		uint64		ballot;
 		StringInfoData bytes;
@@ -386,7 +429,7 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 			with_majority = GetCurrentTimestamp();
 		if (current == NULL)
 		{
-			back_off();
+			back_off(tries);
 			continue;
 		}
 		next = palloc(sizeof(PsMap));
@@ -402,6 +445,8 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 		}
 		initStringInfo(&bytes);
 		ps_map_put(&bytes, next);
+		if (gate_shut)
+			gate_shut();
 		if (accept(current, next, ballot, &bytes, round_end))
 		{
 			PS_FAULT("proposer.chosen");
@@ -410,10 +455,89 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 			return next;
 		}
 		memcpy(known, current, sizeof(PsMap));
-		back_off();
+		back_off(tries);
 	}
 	no_majority(known, (int) ((GetCurrentTimestamp() - begun) / 1000));
 	return NULL;
+}
+
+/* Who gives turns: of the nodes not suspected, the one with the lowest number; or 0. */
+static uint32
+turn_giver(void)
+{
+	PsMap	   *map = ps_map_copy();
+	uint32		id = 0;
+
+	for (int i = 0; i < map->n_nodes && id == 0; i++)
+		if (map->nodes[i].state == PS_NODE_UP && ps_suspicion(map->nodes[i].id, NULL) == NULL &&
+			ps_peer(map->nodes[i].id, map->nodes[i].name, ps_deadline(PS_TURN_MS)) != NULL)
+			id = map->nodes[i].id;
+	pfree(map);
+	return id;
+}
+
+/* A courtesy: who gets no turn in a moment goes on without. */
+void
+ps_propose_take_turn(void)
+{
+	TimestampTz deadline = ps_deadline(PS_TURN_MS);
+	uint32		giver = turn_giver();
+
+	while (giver != 0 && turn_at == 0 && GetCurrentTimestamp() < deadline)
+	{
+		PGresult   *result = ps_conn_call(peers[giver], "SELECT pg_catalog.pg_try_advisory_lock(" PS_TURN_TAG ")",
+										  0, NULL, false, deadline);
+
+		if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
+			giver = 0;
+		else if (PQgetvalue(result, 0, 0)[0] == 't')
+			turn_at = giver;
+		else
+			(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5, PG_WAIT_EXTENSION);
+		PQclear(result);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* Without an answer the connection is given up, and the turn with it. */
+void
+ps_propose_end_turn(void)
+{
+	uint32		giver = turn_at;
+	PGresult   *result = NULL;
+
+	turn_at = 0;
+	if (giver == 0 || peers[giver] == NULL)
+		return;
+	if (!proc_exit_inprogress && PQtransactionStatus(peers[giver]) == PQTRANS_IDLE)
+		result = ps_conn_call(peers[giver], "SELECT pg_catalog.pg_advisory_unlock(" PS_TURN_TAG ")",
+							  0, NULL, false, ps_deadline(PS_TURN_MS));
+	if (result == NULL)
+		ps_peer_drop(giver);
+	PQclear(result);
+}
+
+PsMap *
+ps_propose_gated(PsStep step, const char *reason, int timeout_ms, PsRefusal *refusal,
+				 void (*shut) (void), void (*open) (void))
+{
+	PsMap	   *volatile map = NULL;
+
+	ps_propose_take_turn();
+	gate_shut = shut;
+	gate_open = open;
+	PG_TRY();
+	{
+		map = ps_propose(step, NULL, reason, timeout_ms, refusal);
+	}
+	PG_FINALLY();
+	{
+		gate_shut = NULL;
+		gate_open = NULL;
+		ps_propose_end_turn();
+	}
+	PG_END_TRY();
+	return map;
 }
 
 char *

@@ -35,6 +35,32 @@ extern PsMap *ps_propose(PsStep step, void *arg, const char *reason,
 extern PsMap *ps_propose_or_error(PsStep step, void *arg, const char *reason,
 								  int timeout_ms);
 
+/*
+ * ps_propose_gated
+ *		The same for a map for which the gate must be shut: `shut` is called before
+ *		anybody is asked to accept one (again in each round; an ERROR ends it, with
+ *		nothing proposed), `open` as soon as one is adopted here, before the others
+ *		have been told.  open must not throw.
+ */
+extern PsMap *ps_propose_gated(PsStep step, const char *reason, int timeout_ms, PsRefusal *refusal,
+							   void (*shut) (void), void (*open) (void));
+
+/*
+ * ps_propose_take_turn, ps_propose_end_turn
+ *		A proposer that is overtaken while it keeps others waiting begins anew and
+ *		keeps them waiting; so those that do come in turn.  ps_propose_gated takes
+ *		one and ends it; who makes others wait before it takes it earlier.
+ */
+extern void ps_propose_take_turn(void);
+extern void ps_propose_end_turn(void);
+
+/*
+ * ps_propose_warm
+ *		Connects to all nodes and asks them nothing in the words of a proposal, so
+ *		that the next one of this process takes no longer than it must.
+ */
+extern void ps_propose_warm(void);
+
 /* A refusal as a full sentence, palloc'd. */
 extern char *ps_refusal_sentence(PsRefusal refusal);
 

@@ -180,7 +180,13 @@ catch_up(const PsMapNode *node)
 			!fetch(conn, "SELECT payshard.peer_spans($1::int)", "100",
 				   "INSERT INTO payshard.watch_span SELECT * FROM "
 				   "jsonb_populate_recordset(null::payshard.watch_span, $1::jsonb) "
-				   "ON CONFLICT (observer, since) DO UPDATE SET until = excluded.until"))
+				   "ON CONFLICT (observer, since) DO UPDATE SET until = excluded.until") ||
+			 !fetch(conn, "SELECT payshard.peer_moves($1::int)", "1000",
+					"INSERT INTO payshard.move_log SELECT * FROM "
+					"jsonb_populate_recordset(null::payshard.move_log, $1::jsonb) "
+					"ON CONFLICT (job, shard, target) DO UPDATE SET source = excluded.source, started = excluded.started, "
+					"ended = excluded.ended, sent_bytes = excluded.sent_bytes, rows = excluded.rows, "
+					"pause_ms = excluded.pause_ms WHERE excluded.ended IS NOT NULL AND move_log.ended IS NULL"))
 		ps_peer_drop(node->id);
 }
 

@@ -3,19 +3,29 @@
  *		How does a placement that is out, or new, get in sync (J1 to J4)?
  *
  * OUT -> JOINING -> IN_SYNC, for all shards of this primary that one node has
- * out, at once, by one process:
+ * out, at once, by one process; then for those that arrive there by a move, a few
+ * at a time (payshard.move_shards), so that each is through soon and the gate is
+ * shut for a moment only:
  *
  * (a) the node learns the map;
- * (b) gate shut, drained: every transaction up to seq n has its outcome;
- * (c) the node notes that it follows our stream after n (join.c);
+ * (b) the node notes that it is to follow our stream (join.c);
+ * (c) gate shut, drained: every transaction up to seq n has its outcome; a
+ *	   snapshot, which shows these and nothing else;
  * (d) a map in which it is joining: what is enqueued from here on goes to it;
- * (e) a snapshot; the gate opens;
+ * (e) as soon as that is adopted here, the gate opens;
  * (f) the copy: the rows of all dirty keys as of the snapshot, one transaction
  *	   over there; then it applies its journal after n;
- * (g) gate shut, drained, everything applied there: a snapshot here and one
- *	   there show the same transactions; the gate opens; digests are compared;
+ * (g) gate shut, drained, up to seq m; the node is told to apply nothing beyond;
+ *	   a snapshot; the gate opens.  When it has applied all up to m, a snapshot
+ *	   over there shows the same transactions; digests are compared;
  * (h) gate shut, everything journaled there: a map in which it is in sync; the
- *	   gate opens when the outcome of that is known (W8).
+ *	   gate opens when that is adopted here, or else is known not to be (W8).
+ *
+ * All that can be done before the gate is shut is done before: connections, the
+ * first use of each function, most of what is to be applied.
+ *
+ * What arrives gets all rows, whatever the node believes to have of it: it may
+ * have held the shard before, and nobody has noted what changed since.
  *
  * Died anywhere: whoever comes next finds the placement OUT or JOINING, and
  * starts again.  Amid (h) with unknown outcome this node must not enqueue
@@ -31,6 +41,8 @@
 #include "keep/copy.h"
 #include "keep/failover.h"
 #include "keep/fit.h"
+#include "keep/moved.h"
+#include "keep/process.h"
 #include "keep/proposer.h"
 #include "keep/rejoin.h"
 #include "libpq-fe.h"
@@ -43,6 +55,7 @@
 #include "node/settings.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
@@ -58,6 +71,9 @@ PS_FUNCTION(payshard_rebuild_node);
 
 #define PS_DRAIN_TIMEOUT_MS 5000
 #define PS_REJOIN_TIMEOUT_MS 60000
+#define PS_APPLIED_SLICE_MS 2000	/* between two looks whether apply goes on */
+#define PS_HOLD_TRIES 100		/* verify() may hold the node, too: for moments */
+#define PS_CAUGHT_UP_MS 30		/* apply over there is no further behind */
 
 typedef struct PlacementJoin
 {
@@ -67,7 +83,14 @@ typedef struct PlacementJoin
 	int			shards[PS_SHARDS_MAX];
 	int			n;
 	bool		flags[PS_SHARDS_MAX];	/* the same, as the steps want it */
+	bool		is_new;			/* they arrive */
+	uint64		jobs[PS_SHARDS_MAX];	/* by place in shards: ordered by */
 	uint64		incarnation;	/* ours, during which all this holds */
+	uint64		copied_seq;		/* what the copy shows: n */
+	TimestampTz begun;
+	TimestampTz shut_at;		/* the gate; while gate_is_shut */
+	int64		pause_us;		/* longest time for which it was shut */
+	PsCopyStats stats;
 } PlacementJoin;
 
 static PlacementJoin join;
@@ -77,9 +100,10 @@ static bool outcome_is_open = false;	/* amid (h) */
 static void
 shut_gate(void)
 {
-	if (!PS_RULE("J3"))
+	if (!PS_RULE("J3") || gate_is_shut)
 		return;
 	gate_is_shut = true;
+	join.shut_at = GetCurrentTimestamp();
 	if (!ps_queue_close_gate(ps_deadline(PS_DRAIN_TIMEOUT_MS)) ||
 		!ps_queue_drain(ps_deadline(PS_DRAIN_TIMEOUT_MS)))
 		ereport(ERROR,
@@ -94,9 +118,11 @@ shut_gate(void)
 static void
 open_gate(void)
 {
-	if (gate_is_shut)
-		ps_queue_open_gate();
+	if (!gate_is_shut)
+		return;
+	ps_queue_open_gate();
 	gate_is_shut = false;
+	join.pause_us = Max(join.pause_us, GetCurrentTimestamp() - join.shut_at);
 }
 
 static void
@@ -130,20 +156,23 @@ command(const char *sql)
 	PQclear(call(sql, 0, NULL));
 }
 
-/* Shards of ours that the node has in one of the given states. */
+/* Shards of ours that the node has out: those that arrive, or the others. */
 static void
-collect_shards(const PsMap *map, PsPlacementState a, PsPlacementState b)
+collect_shards(const PsMap *map, bool is_new, int max)
 {
 	join.n = 0;
+	join.is_new = is_new;
 	memset(join.flags, 0, sizeof(join.flags));
-	for (int s = 0; s < map->n_shards; s++)
+	for (int s = 0; s < map->n_shards && join.n < max; s++)
 	{
-		PsPlacementState state = ps_map_placement(&map->shards[s], join.node);
+		const PsMapShard *shard = &map->shards[s];
 
-		if (map->shards[s].primary != ps_map_self() || map->shards[s].waits != 0 ||
-			(state != a && state != b))
+		if (shard->primary != ps_map_self() || shard->waits != 0 ||
+			ps_map_placement(shard, join.node) != PS_PLACEMENT_OUT ||
+			PS_HAS_NODE(shard->arriving, join.node) != is_new)
 			continue;
 		join.flags[s] = true;
+		join.jobs[join.n] = shard->job;
 		join.shards[join.n++] = s;
 	}
 }
@@ -167,9 +196,9 @@ step_in_sync(PsMap *map, void *arg)
 }
 
 static PsRefusal
-step_leave(PsMap *map, void *arg)
+step_unjoin(PsMap *map, void *arg)
 {
-	return ps_step_leave(map, ps_map_self(), join.node);
+	return ps_step_unjoin(map, ps_map_self(), join.node);
 }
 
 /* What an earlier process left JOINING starts again as OUT. */
@@ -184,11 +213,14 @@ leave_leftovers(void)
 		if (map->shards[s].primary != ps_map_self() ||
 			ps_map_placement(&map->shards[s], join.node) != PS_PLACEMENT_JOINING)
 			continue;
-		(void) ps_propose(step_leave, NULL, psprintf("node %s starts to join again", join.name),
+		(void) ps_propose(step_unjoin, NULL, psprintf("node %s starts to join again", join.name),
 						  ps_call_timeout_ms, &refusal);
 		break;
 	}
-	collect_shards(ps_map_copy(), PS_PLACEMENT_OUT, PS_PLACEMENT_OUT);
+	map = ps_map_copy();
+	collect_shards(map, false, PS_SHARDS_MAX);
+	if (join.n == 0)
+		collect_shards(map, true, ps_move_shards);
 }
 
 /* (a) */
@@ -221,52 +253,119 @@ end_snapshot(void)
 	CommitTransactionCommand();
 }
 
-/* (b) to (e); leaves with our snapshot active. */
+/* (b) */
 static void
-start_joining(void)
+announce_join(void)
 {
 	PsArg		args[4];
 
-	shut_gate();
 	args[0] = ps_arg_text(ps_int_array(join.shards, join.n));
 	args[1] = ps_arg_int8(ps_map_self());
 	args[2] = ps_arg_int8((int64) join.incarnation);
 	args[3] = ps_arg_int8((int64) ps_queue_last_seq());
 	PS_FAULT("rejoin.before_begin");
 	PQclear(call("SELECT payshard.peer_join_begin($1::int[], $2::int, $3, $4)", 4, args));
+}
+
+/* (c), when a map is about to be proposed. */
+static void
+shut_and_look(void)
+{
+	if (ActiveSnapshotSet())
+		return;					/* in an earlier round: shut since */
+	shut_gate();
+	/* not the transaction's own, which connecting to a node may have taken before */
+	PushActiveSnapshot(GetLatestSnapshot());
+	join.copied_seq = ps_queue_last_seq();
 	PS_FAULT("rejoin.before_join");
-	ps_propose_or_error(
-		step_join, NULL,
-		psprintf("node %s joins node %s", join.name, ps_map_node_name(ps_map_self())),
-		ps_call_timeout_ms);
-	PS_FAULT("rejoin.after_join");
+}
+
+/* (c) to (e); leaves with our snapshot active. */
+static void
+start_joining(void)
+{
+	PsRefusal	refusal;
+
+	ps_propose_warm();
 	CommitTransactionCommand();
-	begin_snapshot();
+	StartTransactionCommand();
+	(void) ps_propose_gated(step_join,
+							psprintf("node %s joins node %s", join.name, ps_map_node_name(ps_map_self())),
+							ps_call_timeout_ms, &refusal, shut_and_look, open_gate);
 	open_gate();
+	if (refusal)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" cannot join now", join.name),
+				 errdetail("%s", ps_refusal_sentence(refusal))));
+	PS_FAULT("rejoin.after_join");
+}
+
+/*
+ * Is the node still joining, by our map?  If it has been left out, or nothing is
+ * to arrive there any more, it does not get what is enqueued: all was for nothing.
+ */
+static bool
+is_joining(void)
+{
+	PsMap	   *map = ps_map_copy();
+	bool		is = ps_map_incarnation() == join.incarnation;
+
+	for (int i = 0; i < join.n; i++)
+		is &= map->shards[join.shards[i]].primary == ps_map_self() &&
+			PS_HAS_NODE(map->shards[join.shards[i]].joining, join.node);
+	pfree(map);
+	return is || !PS_RULE("J3.joining");
+}
+
+static void
+require_joining(void)
+{
+	if (!is_joining())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" is not to join any more", join.name),
+				 errdetail("The map has changed while it was copied to.")));
 }
 
 /* (f) */
 static void
-copy_rows(bool full)
+copy_rows(void)
 {
-	PsCopyStats stats = {0};
-	PsArg		arg = ps_arg_text(ps_int_array(join.shards, join.n));
+	PsCopyStats *stats = &join.stats;
+	PsCopyOrder order = {.conn = join.conn, .node = join.node, .name = join.name,
+	.shards = join.shards, .n_shards = join.n, .full = join.is_new, .look = require_joining};
+	PsArg		args[2] = {ps_arg_text(ps_int_array(join.shards, join.n)),
+	ps_arg_int8((int64) join.copied_seq)};
 
 	PS_FAULT("rejoin.before_copy");
 	command("BEGIN");
-	ps_copy_shards(join.conn, join.node, join.name, join.shards, join.n, full, &stats);
+	memset(stats, 0, sizeof(*stats));
+	ps_copy_shards(&order, stats);
 	PS_FAULT("rejoin.after_copy");
-	PQclear(call("SELECT payshard.peer_join_copied($1::int[])", 1, &arg));
+	PQclear(call("SELECT payshard.peer_join_copied($1::int[], $2)", 2, args));
 	command("COMMIT");
 	PS_FAULT("rejoin.after_copied");
 	ereport(LOG,
 			(errmsg("payshard: node \"%s\" got %ld rows for %ld dirty keys, and all rows of %d of %d shards",
-					join.name, stats.rows, stats.keys, stats.full_shards, join.n)));
+					join.name, stats->rows, stats->keys, stats->full_shards, join.n)));
 }
 
-/* Waits until the node has journaled all that is enqueued for it. */
+/* Where the queue ends now: what is enqueued later lies behind. */
+static uint64
+queue_head(void)
+{
+	uint64		head;
+
+	LWLockAcquire(&ps_shared->queue.lock, LW_SHARED);
+	head = ps_shared->queue.head;
+	LWLockRelease(&ps_shared->queue.lock);
+	return head;
+}
+
+/* Waits until the node has journaled all that was enqueued for it up to there. */
 static void
-await_journaled(void)
+await_journaled(uint64 head)
 {
 	PsSharedPeer *peer = &ps_shared->peers[join.node];
 	TimestampTz deadline = ps_deadline(PS_DRAIN_TIMEOUT_MS);
@@ -276,7 +375,7 @@ await_journaled(void)
 		bool		done;
 
 		LWLockAcquire(&ps_shared->queue.lock, LW_SHARED);
-		done = peer->attached && peer->acked_offset >= ps_shared->queue.head;
+		done = peer->attached && peer->acked_offset >= head;
 		LWLockRelease(&ps_shared->queue.lock);
 		if (done || !PS_RULE("J4.journaled"))
 			return;
@@ -292,29 +391,72 @@ await_journaled(void)
 	}
 }
 
-/* Waits until the node has applied our stream up to a seq that it has. */
+/* What the node has journaled, and as it told last applied, of our stream. */
 static void
-await_applied(void)
+look_at_peer(uint64 *acked, uint64 *applied)
 {
-	PsArg		args[4];
-	PGresult   *result;
-	bool		ok;
-	uint64		acked;
-
 	LWLockAcquire(&ps_shared->queue.lock, LW_SHARED);
-	acked = ps_shared->peers[join.node].acked_seq;
+	*acked = ps_shared->peers[join.node].acked_seq;
+	*applied = ps_shared->peers[join.node].applied_seq;
 	LWLockRelease(&ps_shared->queue.lock);
+}
+
+/*
+ * Waits until the node has applied our stream as far as it has it, at most up to a
+ * seq; as long as it goes on, since what has gathered during a long copy takes its
+ * time.
+ */
+static void
+await_applied(uint64 upto)
+{
+	TimestampTz deadline = ps_deadline(PS_REJOIN_TIMEOUT_MS / 2);
+	uint64		acked;
+	uint64		applied;
+	uint64		former;
+	PsArg		args[4];
+
+	look_at_peer(&acked, &former);
+	acked = Min(acked, upto);
 	args[0] = ps_arg_int8(ps_map_self());
 	args[1] = ps_arg_int8((int64) join.incarnation);
 	args[2] = ps_arg_int8((int64) acked);
-	args[3] = ps_arg_int8(PS_REJOIN_TIMEOUT_MS / 2);
-	result = call("SELECT payshard.peer_await_applied($1::int, $2, $3, $4::int)", 4, args);
-	ok = PQgetvalue(result, 0, 0)[0] == 't';
-	PQclear(result);
-	if (!ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("node \"%s\" has not applied its journal in time to get in sync", join.name)));
+	args[3] = ps_arg_int8(PS_APPLIED_SLICE_MS);
+	for (;;)
+	{
+		PGresult   *result = call("SELECT payshard.peer_await_applied($1::int, $2, $3, $4::int)", 4, args);
+		bool		ok = PQgetvalue(result, 0, 0)[0] == 't';
+		uint64		unused;
+
+		PQclear(result);
+		if (ok)
+			return;
+		look_at_peer(&unused, &applied);
+		if (applied > former)
+			deadline = ps_deadline(PS_REJOIN_TIMEOUT_MS / 2);
+		former = applied;
+		if (GetCurrentTimestamp() > deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("node \"%s\" has not applied its journal in time to get in sync", join.name)));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 50,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* Most of the waiting is done before the gate is shut. */
+static void
+catch_up(void)
+{
+	for (int round = 0; round < 20; round++)
+	{
+		TimestampTz begun = GetCurrentTimestamp();
+
+		await_applied(PG_UINT64_MAX);
+		if (!TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), PS_CAUGHT_UP_MS))
+			break;
+	}
 }
 
 /* Digests of one side as text, one line per shard. */
@@ -350,62 +492,137 @@ its_digests(void)
 	return buf.data;
 }
 
+/* The node is to apply nothing of ours beyond a seq; 0: all again. */
+static bool
+hold_apply(uint64 seq)
+{
+	PsArg		args[3];
+	PGresult   *result;
+	bool		ok;
+
+	args[0] = ps_arg_int8(ps_map_self());
+	args[1] = ps_arg_int8((int64) join.incarnation);
+	args[2] = ps_arg_int8(seq == 0 ? 0 : (int64) seq + 1);
+	result = call("SELECT payshard.peer_hold($1::int, $2, $3)", 3, args);
+	ok = PQgetvalue(result, 0, 0)[0] == 't';
+	PQclear(result);
+	return ok;
+}
+
+/*
+ * (g) up to the opened gate: our snapshot is active, and the node stops at what it
+ * shows.  Returns the seq; *head: where the queue ended.
+ */
+static uint64
+stop_at_one_moment(uint64 *head)
+{
+	for (int tries = 0; tries < PS_HOLD_TRIES; tries++)
+	{
+		uint64		seq;
+
+		shut_gate();
+		seq = ps_queue_last_seq();
+		*head = queue_head();
+		if (hold_apply(seq))
+		{
+			begin_snapshot();
+			open_gate();
+			return seq;
+		}
+		open_gate();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 100,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("the copies on node \"%s\" are being compared by another session", join.name)));
+}
+
 /* (g): are both sides equal at one moment? */
 static bool
 is_equal(void)
 {
 	char	   *ours;
 	char	   *its;
+	bool		equal;
+	uint64		head;
+	uint64		seq;
 
 	PS_FAULT("rejoin.before_digest");
-	/* most of it before the gate is shut */
-	await_applied();
-	shut_gate();
-	await_journaled();
-	await_applied();
+	require_joining();
+	catch_up();
+	(void) hold_apply(0);		/* its first use */
+	seq = stop_at_one_moment(&head);
+	await_journaled(head);
+	await_applied(seq);
 	command("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-	command("SELECT 1");
-	begin_snapshot();
-	open_gate();
+	/* the statement's snapshot is there before it lets the node go on */
+	(void) hold_apply(0);
 	its = its_digests();
 	ours = own_digests();
 	command("COMMIT");
-	if (strcmp(ours, its) != 0)
-		ps_event_write("divergence", join.node, 0, "digests differ after its dirty keys were copied");
-	if (strcmp(ours, its) != 0)
-		ereport(LOG, (errmsg("payshard: digests differ"), errdetail("ours:\n%sits:\n%s", ours, its)));
+	equal = strcmp(ours, its) == 0;
+	if (!equal)
 	{
-		bool		equal = strcmp(ours, its) == 0 || !PS_RULE("J4");
-
-		end_snapshot();
-		return equal;
+		require_joining();
+		ps_event_write("divergence", join.node, 0, "digests differ after its dirty keys were copied");
+		ereport(LOG, (errmsg("payshard: digests differ"), errdetail("ours:\n%sits:\n%s", ours, its)));
 	}
+	equal |= !PS_RULE("J4");
+	end_snapshot();
+	return equal;
+}
+
+/* For payshard.jobs: what was moved. */
+static void
+note_moved(void)
+{
+	for (int i = 0; i < join.n && join.is_new; i++)
+		ps_moved_note(join.jobs[i], join.shards[i], join.node, join.begun,
+					  join.stats.shard_bytes[i], join.stats.shard_rows[i], join.pause_us);
+}
+
+/* (h), when the map is about to be proposed: from here on its outcome must be known. */
+static void
+shut_for_good(void)
+{
+	if (outcome_is_open)
+		return;					/* in an earlier round: shut since */
+	shut_gate();
+	await_journaled(queue_head());
+	if (!PS_RULE("W8"))
+		open_gate();
+	PS_FAULT("rejoin.before_in_sync");
+	outcome_is_open = true;
 }
 
 /* (h): tries until the outcome is known. */
-static void
+static bool
 get_in_sync(void)
 {
 	PsRefusal	refusal = NULL;
 
-	shut_gate();
-	await_journaled();
-	if (!PS_RULE("W8"))
-		open_gate();
 	StartTransactionCommand();
-	PS_FAULT("rejoin.before_in_sync");
-	outcome_is_open = true;
-	(void) ps_propose(step_in_sync, NULL, psprintf("node %s in sync with node %s", join.name,
-												   ps_map_node_name(ps_map_self())),
-					  PS_REJOIN_TIMEOUT_MS, &refusal);
+	ps_propose_warm();
+	await_journaled(queue_head());
+	(void) ps_propose_gated(step_in_sync,
+							psprintf("node %s in sync with node %s", join.name,
+									 ps_map_node_name(ps_map_self())),
+							PS_REJOIN_TIMEOUT_MS, &refusal, shut_for_good, open_gate);
+	open_gate();
 	outcome_is_open = false;
 	PS_FAULT("rejoin.after_in_sync");
-	open_gate();
+	if (refusal == NULL)
+		note_moved();
 	CommitTransactionCommand();
 	if (refusal)
 		ereport(LOG, (errmsg("payshard: node \"%s\" is not in sync: %s", join.name, refusal)));
 	else
-		ereport(LOG, (errmsg("payshard: node \"%s\" is in sync for %d shards", join.name, join.n)));
+		ereport(LOG, (errmsg("payshard: node \"%s\" is in sync for %d shards; commits waited %.1f ms at most",
+							 join.name, join.n, join.pause_us / 1000.0)));
+	return refusal == NULL;
 }
 
 static void
@@ -424,6 +641,7 @@ static void
 init_process(uint32 node)
 {
 	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(ps_database, NULL, 0);
 	before_shmem_exit(rejoin_gone, 0);
@@ -442,14 +660,60 @@ takes_over_join(void)
 		return false;
 	ps_propose_or_error(step_join, NULL, "join of another primary", ps_call_timeout_ms);
 	CommitTransactionCommand();
-	get_in_sync();
+	(void) get_in_sync();
 	return true;
+}
+
+/* The copies differ: the node notes that it needs all rows. */
+static void
+order_full_copy(void)
+{
+	PsArg		shards = ps_arg_text(ps_int_array(join.shards, join.n));
+
+	ereport(WARNING,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("payshard: node \"%s\" differs after its dirty keys were copied", join.name),
+			 errdetail("Shards %s.", ps_int_array(join.shards, join.n)),
+			 errhint("It gets a full copy.")));
+	PQclear(call("INSERT INTO payshard.full_copy SELECT unnest($1::int[]), 'differed' "
+				 "ON CONFLICT (shard) DO UPDATE SET reason = 'differed'", 1, &shards));
+}
+
+/*
+ * (a) to (h) for what is out now; false when nothing is, or it is to be tried
+ * again later.  Begins in a transaction, ends outside one.
+ */
+static bool
+join_batch(MemoryContext work)
+{
+	bool		equal;
+
+	join.begun = GetCurrentTimestamp();
+	join.pause_us = 0;
+	leave_leftovers();
+	if (join.n == 0 || join.incarnation == 0 || join.incarnation != ps_map_incarnation() ||
+		takes_over_join())
+		return false;
+	teach_map();
+	announce_join();
+	start_joining();
+	MemoryContextSwitchTo(work);
+	copy_rows();
+	end_snapshot();
+	MemoryContextSwitchTo(work);
+	equal = is_equal();
+	MemoryContextSwitchTo(work);
+	if (!equal)
+	{
+		order_full_copy();
+		return false;			/* the keeper starts us again */
+	}
+	return get_in_sync();
 }
 
 void
 payshard_rejoin_main(Datum arg)
 {
-	bool		equal;
 	MemoryContext work;
 
 	init_process(DatumGetUInt32(arg));
@@ -457,63 +721,14 @@ payshard_rejoin_main(Datum arg)
 	StartTransactionCommand();
 	MemoryContextSwitchTo(work);
 	open_connection();
-	leave_leftovers();
-	if (join.n == 0 || join.incarnation == 0 || takes_over_join())
-		proc_exit(0);
-	teach_map();
-	start_joining();
-	MemoryContextSwitchTo(work);
-	copy_rows(false);
-	end_snapshot();
-	MemoryContextSwitchTo(work);
-	equal = is_equal();
-	MemoryContextSwitchTo(work);
-	if (!equal)
+	for (int batch = 0; batch < PS_SHARDS_MAX && join_batch(work); batch++)
 	{
-		PsArg		shards = ps_arg_text(ps_int_array(join.shards, join.n));
-
-		ereport(WARNING,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("payshard: node \"%s\" differs after its dirty keys were copied", join.name),
-				 errdetail("Shards %s.", ps_int_array(join.shards, join.n)),
-				 errhint("It gets a full copy.")));
-		PQclear(call("INSERT INTO payshard.full_copy SELECT unnest($1::int[]), 'differed' "
-					 "ON CONFLICT (shard) DO UPDATE SET reason = 'differed'", 1, &shards));
-		proc_exit(1);			/* the keeper starts us again */
+		MemoryContextReset(work);
+		StartTransactionCommand();
+		MemoryContextSwitchTo(work);
 	}
-	get_in_sync();
 	ps_conn_close(join.conn);
 	proc_exit(0);
-}
-
-/* A process that takes one node back. */
-typedef struct Process
-{
-	BackgroundWorkerHandle *handle;
-	TimestampTz started_at;
-} Process;
-
-static void
-start_process(uint32 node, const char *name, Process *process)
-{
-	BackgroundWorker worker = {0};
-	pid_t		pid;
-
-	if (process->handle && GetBackgroundWorkerPid(process->handle, &pid) != BGWH_STOPPED)
-		return;
-	if (!TimestampDifferenceExceeds(process->started_at, GetCurrentTimestamp(), 1000))
-		return;
-	process->started_at = GetCurrentTimestamp();
-	snprintf(worker.bgw_name, BGW_MAXLEN, "payshard rejoin %s", name);
-	snprintf(worker.bgw_type, BGW_MAXLEN, "payshard rejoin %s", name);
-	strlcpy(worker.bgw_library_name, "payshard", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "payshard_rejoin_main", BGW_MAXLEN);
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_main_arg = UInt32GetDatum(node);
-	worker.bgw_notify_pid = MyProcPid;
-	(void) RegisterDynamicBackgroundWorker(&worker, &process->handle);
 }
 
 /* Was the node heard within the timeout? */
@@ -543,14 +758,12 @@ has_pause(const PsMapNode *node)
 bool
 ps_duty_rejoin(void)
 {
-	static Process processes[PS_NODES_MAX];
-	MemoryContext old;
+	static PsProcess processes[PS_NODES_MAX];
 	PsMap	   *map;
 	bool		again = false;
 
 	if (ps_map_incarnation() == 0 || (map = ps_map_copy()) == NULL)
 		return false;
-	old = MemoryContextSwitchTo(TopMemoryContext);
 	for (int i = 0; i < map->n_nodes; i++)
 	{
 		PsMapNode  *node = &map->nodes[i];
@@ -565,20 +778,20 @@ ps_duty_rejoin(void)
 			if (map->shards[s].primary != ps_map_self() || map->shards[s].waits != 0 ||
 				(state != PS_PLACEMENT_OUT && state != PS_PLACEMENT_JOINING))
 				continue;
-			start_process(node->id, node->name, &processes[node->id]);
+			ps_process_start("payshard_rejoin_main", psprintf("rejoin %s", node->name), node->id,
+							 &processes[node->id]);
 			again = true;
 			break;
 		}
 	}
-	MemoryContextSwitchTo(old);
 	return again;
 }
 
 /*
- * What a new map makes of notes on this node: keys that are dirty for a
- * placement which is in sync are not any more, and of a shard that this node
- * does not hold it has nothing.  The map is held meanwhile: under the next one
- * the placement may be out again, with new notes.
+ * What a new map makes of notes on this node: keys that are dirty for a placement
+ * which is in sync, or is none, are not any more; and a shard that this node does
+ * not hold is to be emptied (sweep.c), with all notes.  The map is held meanwhile:
+ * under the next one the placement may be out again, with new notes.
  */
 bool
 ps_duty_notes(void)
@@ -602,7 +815,8 @@ ps_duty_notes(void)
 		int			n = 0;
 
 		for (int s = 0; s < map->n_shards; s++)
-			if (PS_HAS_NODE(map->shards[s].in_sync, map->nodes[i].id))
+			if (PS_HAS_NODE(map->shards[s].in_sync, map->nodes[i].id) ||
+				!PS_HAS_NODE(map->shards[s].placements, map->nodes[i].id))
 				in_sync[n++] = s;
 		SPI_execute(psprintf("DELETE FROM payshard.dirty_key WHERE node = %u AND node <> %u AND shard = ANY ('%s')",
 							 map->nodes[i].id, ps_map_self(), ps_int_array(in_sync, n)), false, 0);
@@ -616,9 +830,13 @@ ps_duty_notes(void)
 		else if (state == PS_PLACEMENT_NONE)
 			not_held[n_not_held++] = s;
 	}
-	SPI_execute(psprintf("DELETE FROM payshard.full_copy WHERE reason = 'not held' AND shard = ANY ('%s')",
+	SPI_execute(psprintf("DELETE FROM payshard.full_copy WHERE reason IN ('not held', 'to be emptied') AND shard = ANY ('%s')",
 						 ps_int_array(held, n_held)), false, 0);
-	SPI_execute(psprintf("INSERT INTO payshard.full_copy SELECT unnest('%s'::int[]), 'not held' ON CONFLICT DO NOTHING",
+	SPI_execute(psprintf("INSERT INTO payshard.full_copy SELECT unnest('%s'::int[]), 'to be emptied' "
+						 "ON CONFLICT (shard) DO UPDATE SET reason = 'to be emptied' "
+						 "WHERE full_copy.reason NOT IN ('not held', 'to be emptied')",
+						 ps_int_array(not_held, n_not_held)), false, 0);
+	SPI_execute(psprintf("DELETE FROM payshard.dirty_key WHERE shard = ANY ('%s')",
 						 ps_int_array(not_held, n_not_held)), false, 0);
 	PopActiveSnapshot();
 	SPI_finish();

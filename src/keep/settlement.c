@@ -107,11 +107,13 @@ call_member(const PsMap *map, uint32 id, const char *sql, int n_args, PsArg *arg
 
 /*
  * May a member's journal testify to this record?  Only when it is in sync for
- * one of its shards: after it has left those, an ABORT may have passed it by.
+ * one of its shards that waits for the origin: after it has left those, an ABORT
+ * may have passed it by.  Of a shard that was switched over from the origin nothing
+ * is undecided; who was out then may be in sync now, with what it had before.
  * An ABORT itself is final wherever it is found.
  */
 static bool
-speaks_for(const PsMap *map, uint32 id, const PsRecord *record)
+speaks_for(const PsMap *map, uint32 origin, uint32 id, const PsRecord *record)
 {
 	if (record->kind == PS_RECORD_ABORT)
 		return true;
@@ -119,7 +121,8 @@ speaks_for(const PsMap *map, uint32 id, const PsRecord *record)
 	{
 		int			shard = ps_record_shard(record, i);
 
-		if (shard < map->n_shards && PS_HAS_NODE(map->shards[shard].in_sync, id))
+		if (shard < map->n_shards && PS_HAS_NODE(map->shards[shard].in_sync, id) &&
+			PS_HAS_NODE(map->shards[shard].waits, origin))
 			return true;
 	}
 	return false;
@@ -158,7 +161,7 @@ take_tail(const PsMap *map, uint32 origin, uint32 id, StringInfo map_bytes,
 					 errdetail("It was refused: %s.", wrong ? wrong : "the record is malformed"),
 					 errhint("The settlement is tried again. If it lasts, check network and memory of both machines.")));
 		key.seq = record.seq;
-		if (!speaks_for(map, id, &record))
+		if (!speaks_for(map, origin, id, &record))
 			continue;
 		entry = hash_search(all->records, &key, HASH_ENTER, &found);
 		if (!found)

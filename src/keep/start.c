@@ -22,6 +22,7 @@
 #include "ground/step.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "keep/process.h"
 #include "keep/proposer.h"
 #include "keep/start.h"
 #include "libpq-fe.h"
@@ -36,7 +37,6 @@
 #include "node/settings.h"
 #include "node/tables.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
 #include "utils/snapmgr.h"
@@ -47,7 +47,6 @@ PS_FUNCTION(payshard_incarnation);
 PS_FUNCTION(payshard_peer_heard);
 
 #define PS_START_TIMEOUT_MS 10000
-#define PS_RESTART_MS 1000
 
 typedef struct StartStep
 {
@@ -237,61 +236,22 @@ ps_duty_start(void)
 	return true;
 }
 
-/* A process that the keeper keeps running. */
-typedef struct Process
-{
-	BackgroundWorkerHandle *handle;
-	TimestampTz started_at;
-} Process;
-
-/* Starts a process unless it runs, or was started less than a second ago. */
-static void
-start_process(const char *function, const char *name, uint32 node, Process *process)
-{
-	BackgroundWorker worker = {0};
-	pid_t		pid;
-
-	if (process->handle && GetBackgroundWorkerPid(process->handle, &pid) != BGWH_STOPPED)
-		return;
-	if (!TimestampDifferenceExceeds(process->started_at, GetCurrentTimestamp(), PS_RESTART_MS))
-		return;
-	process->started_at = GetCurrentTimestamp();
-	snprintf(worker.bgw_name, BGW_MAXLEN, "payshard %s", name);
-	snprintf(worker.bgw_type, BGW_MAXLEN, "payshard %s", name);
-	strlcpy(worker.bgw_library_name, "payshard", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, function, BGW_MAXLEN);
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;	/* the keeper does it */
-	worker.bgw_main_arg = UInt32GetDatum(node);
-	worker.bgw_notify_pid = MyProcPid;
-	if (!RegisterDynamicBackgroundWorker(&worker, &process->handle))
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("could not start process \"%s\"", worker.bgw_name),
-				 errhint("Raise max_worker_processes.")));
-}
-
 bool
 ps_duty_processes(void)
 {
-	static Process applier;
-	static Process senders[PS_NODES_MAX];
-	MemoryContext old;
+	static PsProcess applier;
+	static PsProcess senders[PS_NODES_MAX];
 	PsMap	   *map;
 
 	if (ps_map_self() == 0 || (map = ps_map_copy()) == NULL ||
 		ps_map_node(map, ps_map_self()) == NULL)
 		return false;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	start_process("payshard_apply_main", "apply", 0, &applier);
+	ps_process_start("payshard_apply_main", "apply", 0, &applier);
 	if (ps_map_incarnation() != 0)
 		for (int i = 0; i < map->n_nodes; i++)
 			if (map->nodes[i].id != ps_map_self())
-				start_process("payshard_sender_main",
-							  psprintf("sender %s", map->nodes[i].name),
-							  map->nodes[i].id, &senders[map->nodes[i].id]);
-	MemoryContextSwitchTo(old);
+				ps_process_start("payshard_sender_main", psprintf("sender %s", map->nodes[i].name),
+								 map->nodes[i].id, &senders[map->nodes[i].id]);
 	return false;
 }
 

@@ -51,6 +51,8 @@ static const struct
 	{"ddl", ps_allnodes_resolve},
 	{"notes", ps_duty_notes},
 	{"rejoin", ps_duty_rejoin},
+	{"move", ps_duty_move},
+	{"sweep", ps_duty_sweep},
 	{"record", ps_duty_record},
 };
 

@@ -64,6 +64,9 @@ struct PsLink
 	bool		is_busy;		/* results of a statement are still to come */
 	bool		is_stale;		/* close when no transaction is open there */
 	bool		is_trying;		/* nothing is there that could be lost */
+	bool		has_changed;	/* this transaction has written or locked there */
+	bool		had_changed;	/* it had, before the statement that is under way */
+	bool		may_refuse, is_refused; /* ps_link_try */
 	uint64		incarnation;	/* the node's, when the connection was opened */
 	char	   *settings;		/* as the other side has them; NULL = unknown */
 	PsTexts    *texts;			/* sent before; NULL = none */
@@ -242,14 +245,22 @@ lost(PsLink *link)
 			 errhint("The transaction is rolled back; retry it.")));
 }
 
+/* The node is not the primary, or may not serve now; nothing was done. */
+static bool
+is_refusal(const PGresult *result)
+{
+	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+	return state && (strcmp(state, "25006") == 0 || strcmp(state, "57P03") == 0) && !XactReadOnly;
+}
+
 /* A remote error becomes ours; the result is cleared. */
 static void
 throw_remote(PsLink *link, PGresult *result, const char *sql)
 {
-	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 	char	   *node = ps_map_node_name(link->key.node);
 
-	if (state && (strcmp(state, "25006") == 0 || strcmp(state, "57P03") == 0) && !XactReadOnly)
+	if (is_refusal(result))
 	{
 		char	   *why = ps_conn_why(result, link->conn);
 
@@ -513,6 +524,9 @@ ps_link(uint32 node, Oid user, PsLinkUse use)
 	if (link->conn == NULL)
 		open_link(link, false);
 	any_open = true;
+	link->had_changed = link->has_changed;
+	link->has_changed |= use != PS_LINK_READ;
+	link->may_refuse = link->is_refused = false;
 	if (use == PS_LINK_READ && link->depth == 0 && is_alone())
 		follow_settings(link);
 	else
@@ -595,6 +609,12 @@ ps_link_send(PsLink *link, const char *sql, const PsLinkParams *params, bool is_
 		lost(link);
 }
 
+void
+ps_link_try(PsLink *link)
+{
+	link->may_refuse = !link->had_changed && !IsolationUsesXactSnapshot();
+}
+
 PGresult *
 ps_link_next(PsLink *link)
 {
@@ -623,7 +643,11 @@ ps_link_next(PsLink *link)
 		while ((rest = next_result(link, ps_deadline(ROLLBACK_MS), &is_lost)) != NULL)
 			PQclear(rest);
 		link->is_busy = is_lost;
-		throw_remote(link, result, link->sql);
+		link->is_refused = !is_lost && link->may_refuse && is_refusal(result);
+		if (!link->is_refused)
+			throw_remote(link, result, link->sql);
+		PQclear(result);
+		return NULL;
 	}
 	return result;
 }
@@ -665,6 +689,21 @@ command_quietly(PsLink *link, const char *sql)
 	if (!ok)
 		close_link(link);
 	return ok;
+}
+
+bool
+ps_link_retreat(PsLink *link)
+{
+	if (!link->is_refused)
+		return false;
+	link->is_refused = link->has_changed = false;
+	if (write_node == link->key.node)
+		write_node = write_level = 0;
+	if (link->depth > 0)
+		command_quietly(link, "ROLLBACK");
+	forget_settings(link);
+	link->depth = 0;
+	return true;
 }
 
 /* Makes the connection idle again after an error; false = it is closed. */
@@ -902,6 +941,7 @@ ps_session_at_end(bool is_commit)
 			forget_settings(link);
 		}
 		link->depth = 0;
+		link->has_changed = false;
 	}
 }
 

@@ -61,6 +61,18 @@ extern PsLink *ps_link(uint32 node, Oid user, PsLinkUse use);
 extern bool ps_link_reach(uint32 node, Oid user, PsLinkUse use);
 
 /*
+ * ps_link_try
+ *		The statement that is sent next may come to a node that is not the primary
+ *		any more, or not yet: when nothing else is lost by it, ps_link_next then
+ *		ends without an error.
+ * ps_link_retreat
+ *		Has it ended so?  Then the transaction there is rolled back, as if it had
+ *		not begun.
+ */
+extern void ps_link_try(PsLink *link);
+extern bool ps_link_retreat(PsLink *link);
+
+/*
  * ps_link_send
  *		Sends one statement; its rows come one by one from ps_link_next.
  *		At most one is under way on a link.  A text that comes again is

@@ -98,10 +98,10 @@ answer(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 static void
 require_ballot(int64 ballot)
 {
-	if (ballot <= 0)
+	if (ballot < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a ballot must be positive")));
+				 errmsg("a ballot cannot be negative")));
 }
 
 /* The map of a value; FATAL when it is none.  palloc'd. */
@@ -223,7 +223,7 @@ payshard_peer_accept(PG_FUNCTION_ARGS)
 	require_ballot(ballot);
 	SPI_connect();
 	read_vote(cluster_id, &vote);
-	accepted = ballot >= vote.promised && may_accept(PG_GETARG_DATUM(2), ballot);
+	accepted = ballot > 0 && ballot >= vote.promised && may_accept(PG_GETARG_DATUM(2), ballot);
 	if (accepted)
 	{
 		Oid			types[3] = {INT8OID, INT8OID, BYTEAOID};

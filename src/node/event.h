@@ -8,6 +8,8 @@
  * peer_heard	who is back		its last answer before		-
  * not_failed_over	who is suspected	-				why it keeps its shards
  * divergence	whose copy		-							what was found
+ * drill_started	who is to die	-						how
+ * drill_ended	the same		-							what was measured
  * stranger		this node		-							why
  */
 #ifndef PS_NODE_EVENT_H

@@ -39,6 +39,8 @@
 #define LEASE (&ps_shared->lease)
 #define PS_LEASE_MARGIN 10		/* a tenth: clocks do not run alike */
 #define PS_LEASE_LOOK_MS 20
+#define PS_LEASE_PATIENCE_MS 2000	/* at least: without leases, too, a map that was accepted
+								 * here is adopted in a moment */
 
 uint64
 ps_clock_us(void)
@@ -336,14 +338,14 @@ ps_lease_missed_for(int ms)
 	return now > since + (uint64) ms * 1000;
 }
 
-/* The lease has not come, or the map is another one. */
+/* The lease has not come, or this node starts anew. */
 static void
-refuse(bool is_changed)
+refuse(bool is_restarted)
 {
-	if (is_changed)
+	if (is_restarted)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("the payshard map changed while the statement waited for a lease"),
+				 errmsg("this node took a new incarnation while the statement waited for a lease"),
 				 errhint("Retry the transaction.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
@@ -352,25 +354,22 @@ refuse(bool is_changed)
 			 errhint("Nothing was done. Retry, at another node if it lasts; see payshard.leases.")));
 }
 
-void
+bool
 ps_lease_require(void)
 {
 	uint64		epoch = ps_map_epoch();
 	uint64		incarnation = ps_map_incarnation();
 	uint64		deadline;
-	bool		is_changed = false;
 
 	if (likely(ps_lease_held()) || !PS_RULE("Q1"))
-		return;
-	deadline = ps_clock_us() + timeout_us();
+		return false;
+	deadline = ps_clock_us() + Max(timeout_us(), PS_LEASE_PATIENCE_MS * 1000);
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
-	while (!is_changed && !ps_lease_held() && ps_clock_us() < deadline)
-	{
+	while (!ps_lease_held() && ps_clock_us() < deadline && incarnation == ps_map_incarnation())
 		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_LEASE_LOOK_MS,
 										   PG_WAIT_EXTENSION);
-		is_changed = epoch != ps_map_epoch() || incarnation != ps_map_incarnation();
-	}
 	ConditionVariableCancelSleep();
-	if (is_changed || !ps_lease_held())
-		refuse(is_changed);
+	if (incarnation != ps_map_incarnation() || !ps_lease_held())
+		refuse(incarnation != ps_map_incarnation());
+	return epoch != ps_map_epoch();
 }

@@ -41,10 +41,14 @@ ps_lease_held(void)
 /*
  * ps_lease_require
  *		Waits a moment for a lease that is not there; ERROR 25006 when it does
- *		not come, 40001 when the map changes meanwhile.  To be called after the
- *		snapshot is taken: then nobody else has been primary before it.
+ *		not come, 40001 when this node takes a new incarnation meanwhile.  To be
+ *		called after the snapshot is taken: then nobody else has been primary
+ *		before it.
+ *
+ * Returns whether the map has changed while it waited: the caller has to look
+ * again whether this node is primary, and has been in the same terms.
  */
-extern void ps_lease_require(void);
+extern bool ps_lease_require(void);
 
 /*
  * At the asking node: voter `voter` answered a batch that was sent at sent_us

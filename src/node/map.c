@@ -149,6 +149,19 @@ ps_map_is_up(uint32 id, uint64 incarnation)
 }
 
 bool
+ps_map_is_resting(uint32 id)
+{
+	bool		is_resting;
+	PsMapNode  *node;
+
+	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
+	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
+	is_resting = node && node->is_resting;
+	LWLockRelease(&ps_shared->map_lock);
+	return is_resting;
+}
+
+bool
 ps_map_is_member(uint32 id, uint64 incarnation)
 {
 	bool		member;
@@ -210,10 +223,28 @@ await_incarnation(void)
 	ConditionVariableCancelSleep();
 }
 
+/* Was this node removed from the cluster, or is it not taken in yet? */
+static bool
+is_member(void)
+{
+	bool		is;
+
+	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
+	is = ps_map_node(&ps_shared->map, ps_shared->self) != NULL;
+	LWLockRelease(&ps_shared->map_lock);
+	return is;
+}
+
 void
 ps_map_require_serving(void)
 {
 	ps_map_require_cluster();
+	if (ps_map_incarnation() == 0 && !is_member())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this database is not a member of the payshard cluster"),
+				 errdetail("It was removed, or has not been taken in yet."),
+				 errhint("Use another node; see payshard.nodes there.")));
 	if (ps_map_incarnation() == 0)
 		await_incarnation();
 	if (ps_map_incarnation() == 0)

@@ -37,12 +37,14 @@ extern uint64 ps_map_settled(uint32 id);
 extern uint64 ps_map_node_incarnation(uint32 id);
 /* Is it UP, in this incarnation? */
 extern bool ps_map_is_up(uint32 id, uint64 incarnation);
+/* Is it in maintenance? */
+extern bool ps_map_is_resting(uint32 id);
 /* Is the node of this id, in this incarnation, a member of the map? */
 extern bool ps_map_is_member(uint32 id, uint64 incarnation);
 
 /*
  * ps_map_require
- *		ERROR 55000 unless this node is in a cluster; 57P03 unless it has taken
+ *		ERROR 55000 unless this node is in a cluster, and a member of it; 57P03 unless it has taken
  *		its incarnation (then it may serve).
  */
 extern void ps_map_require_cluster(void);

@@ -19,6 +19,8 @@ int			ps_pipeline_depth;
 int			ps_peer_timeout_ms;
 int			ps_call_timeout_ms;
 int			ps_gate_timeout_ms;
+int			ps_switchover_timeout_ms;
+int			ps_switchover_pause_ms;
 int			ps_commit_timeout_ms;
 int			ps_abort_timeout_ms;
 int			ps_shutdown_timeout_ms;
@@ -27,6 +29,9 @@ int			ps_apply_delay_ms;
 int			ps_min_in_sync;
 int			ps_dirty_keys_max;
 int			ps_copy_batch_kb;
+int			ps_copy_rate_kb;
+int			ps_move_shards;
+int			ps_replace_after_s;
 int			ps_plans_kept;
 bool		ps_auto_failover;
 int			ps_suspect_timeout_ms;
@@ -70,6 +75,10 @@ static const IntSetting int_settings[] = {
 	&ps_plans_kept, 1024, 0, 1000000, PGC_USERSET, 0},
 	{"payshard.gate_timeout", "Longest wait of a commit before it is enqueued: for a closed gate, a full queue or a missing copy.",
 	&ps_gate_timeout_ms, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"payshard.switchover_timeout", "Longest time for which a switchover is tried: then a transaction that does not end, or a node that does not follow, is in the way.",
+	&ps_switchover_timeout_ms, 30000, 100, 3600000, PGC_USERSET, GUC_UNIT_MS},
+	{"payshard.switchover_pause", "Longest time for which one try of a switchover makes writes wait before it gives way to them.",
+	&ps_switchover_pause_ms, 1000, 10, 600000, PGC_USERSET, GUC_UNIT_MS},
 	{"payshard.commit_timeout", "Longest wait of a commit for the other copies; then it is aborted everywhere.",
 	&ps_commit_timeout_ms, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS},
 	{"payshard.abort_timeout", "Longest wait for an abort to be confirmed by the other nodes; then the outcome is unknown.",
@@ -86,6 +95,12 @@ static const IntSetting int_settings[] = {
 	&ps_dirty_keys_max, 1000000, 0, INT_MAX, PGC_SIGHUP, 0},
 	{"payshard.copy_batch_size", "Rows sent in one message to a placement that joins.",
 	&ps_copy_batch_kb, 1024, 16, 64 * 1024, PGC_SIGHUP, GUC_UNIT_KB},
+	{"payshard.copy_rate", "Most that this primary sends in a second to a placement that arrives by a move; 0: as fast as it goes.",
+	&ps_copy_rate_kb, 0, 0, 1024 * 1024, PGC_SIGHUP, GUC_UNIT_KB},
+	{"payshard.move_shards", "Shards that a primary copies to one node at once when they are moved.",
+	&ps_move_shards, 4, 1, 1024, PGC_SIGHUP, 0},
+	{"payshard.replace_after", "Time after which a lost node's shards get another place, where nodes and zones allow; -1: never.",
+	&ps_replace_after_s, 900, -1, 30 * 86400, PGC_SIGHUP, GUC_UNIT_S},
 };
 
 void

@@ -98,6 +98,8 @@ init_struct(PsShared *shared)
 	dlist_init(&shared->queue.undecided);
 	ConditionVariableInit(&shared->queue.changed);
 	shared->queue.data = (char *) shared + struct_bytes();
+	ConditionVariableInit(&shared->hold.left);
+	shared->n_waiters = n_waiters();
 }
 
 static void
@@ -151,4 +153,12 @@ ps_wake_sender(uint32 node)
 
 	if (latch)
 		SetLatch(latch);
+}
+
+void
+ps_hurry_sender(uint32 node)
+{
+	ps_shared->peers[node].is_urgent = true;
+	pg_memory_barrier();
+	ps_wake_sender(node);
 }

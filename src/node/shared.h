@@ -24,6 +24,8 @@
 #include "storage/lwlock.h"
 #include "storage/spin.h"
 
+#define PS_HOLD_WORDS (PS_SHARDS_MAX / 64)
+
 /* This node as a sender to one peer.  Index: the peer's node id. */
 typedef struct PsSharedPeer
 {
@@ -45,6 +47,8 @@ typedef struct PsSharedPeer
 	Latch	   *sender;			/* queue.lock; NULL = no sender runs */
 	bool		wants;			/* queue.lock: the sender sleeps for want of
 								 * entries; whoever enqueues one wakes it */
+	volatile bool is_urgent;	/* the next batch goes out at once, even without
+								 * entries; the sender takes it back */
 	bool		has_lost;		/* queue.lock: it came back without what it had
 								 * acked; the keeper takes it out */
 	bool		attached;		/* queue.lock: target of some shard of ours */
@@ -75,7 +79,21 @@ typedef struct PsSharedWaiter
 	uint64		last_seq;		/* what must be acked */
 	PsNodeSet	await;			/* whose ack it waits for; 0 = it does not */
 	Latch	   *latch;
+	uint64		uses[PS_HOLD_WORDS];	/* shards it uses (hold.h); its own, with barriers */
 } PsSharedWaiter;
+
+/*
+ * Shards of which another node is to be primary (hold.h).  Written by the process
+ * that switches over, with barriers; others read.
+ */
+typedef struct PsSharedHold
+{
+	int			switcher;		/* queue.lock: pid of that process, 0 = none */
+	volatile int n_held;		/* 0 = nothing is held */
+	volatile bool is_closed;	/* nobody is awaited any more */
+	volatile bool held[PS_SHARDS_MAX];
+	ConditionVariable left;		/* somebody has left a shard */
+} PsSharedHold;
 
 /*
  * Entries on their way: a ring of bytes.  Offsets count bytes ever written;
@@ -147,6 +165,8 @@ typedef struct PsShared
 	PsSharedPeer peers[PS_NODES_MAX];
 	PsSharedOrigin origins[PS_NODES_MAX];
 	PsSharedQueue queue;
+	PsSharedHold hold;
+	int			n_waiters;
 	PsSharedWaiter waiters[FLEXIBLE_ARRAY_MEMBER];
 } PsShared;
 
@@ -159,5 +179,8 @@ extern void ps_shared_install(void);
 extern void ps_wake_keeper(void);
 extern void ps_wake_applier(void);
 extern void ps_wake_sender(uint32 node);
+
+/* The sender tells at once what is decided, and asks for a lease. */
+extern void ps_hurry_sender(uint32 node);
 
 #endif

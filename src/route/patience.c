@@ -16,6 +16,7 @@
 #include "route/patience.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
+#include "write/hold.h"
 
 #define PS_LOOK_MS 50
 #define PS_MOMENT_MS 500
@@ -54,14 +55,12 @@ is_served(int shard)
 		(state.waits == 0 && ps_suspicion(state.primary, NULL) == NULL);
 }
 
-void
-ps_await_shard(int shard)
+static void
+await_served(int shard)
 {
 	TimestampTz since;
 	TimestampTz deadline;
 
-	if (likely(is_served(shard)) || ps_failover_wait_ms == 0)
-		return;
 	since = GetCurrentTimestamp();
 	deadline = ps_patience_end();
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
@@ -74,6 +73,14 @@ ps_await_shard(int shard)
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("shard %d was being recovered when the transaction began", shard),
 				 errhint("Retry the transaction.")));
+}
+
+void
+ps_await_shard(int shard)
+{
+	if (unlikely(!is_served(shard)) && ps_failover_wait_ms > 0)
+		await_served(shard);
+	ps_hold_enter(shard);
 }
 
 static bool

@@ -24,7 +24,8 @@ extern void ps_patience_spend(TimestampTz since);
  * ps_await_shard
  *		Waits until the shard is open and this node does not suspect its primary,
  *		or the time is up.  To be called before the statement's snapshot is
- *		taken.  ERROR 40001 where it waited and the transaction has one already
+ *		taken.  Then no switchover takes the shard away before ExecutorStart has
+ *		looked at it (hold.h).  ERROR 40001 where it waited and the transaction has one already
  *		(REPEATABLE READ): what was settled meanwhile would be missed.
  */
 extern void ps_await_shard(int shard);

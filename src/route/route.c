@@ -57,6 +57,7 @@
 #include "utils/portal.h"
 #include "utils/rel.h"
 #include "write/capture.h"
+#include "write/hold.h"
 
 PS_FUNCTION(payshard_local_scope);
 
@@ -561,17 +562,22 @@ ps_route_plan_here(Query *query, const char *text)
 
 /*
  * A partition that is read or written here: are we its primary still?
- * *is_used is set when it is one.
+ * *terms grows by its term, which is at least 1.
  */
 static void
-check_relation(Relation rel, bool *is_used)
+check_relation(Relation rel, uint64 *terms)
 {
 	const PsRelation *part = rel ? ps_relation(RelationGetRelid(rel)) : NULL;
+	PsMapShard	before;
+	PsMapShard	state;
 
-	if (part == NULL || part->shard < 0)
+	if (part == NULL || part->shard < 0 || !ps_map_shard(part->shard, &before))
 		return;
-	*is_used = true;
-	if (ps_route_primary(part->shard) == ps_map_self())
+	ps_hold_enter(part->shard);
+	if (ps_map_shard(part->shard, &state))
+		*terms += state.term;
+	/* another term: the snapshot is older than the wait for a switchover */
+	if (ps_route_primary(part->shard) == ps_map_self() && state.term == before.term)
 		return;
 	if (shipped)
 		ereport(ERROR,
@@ -725,16 +731,32 @@ start_once(QueryDesc *desc, int eflags)
 	ps_once_started(once, desc, eflags);
 }
 
+/*
+ * Is this node the primary of all that is read or written here, and has it the
+ * lease?  Where that was waited for and the map has changed, in the same terms as
+ * before: the snapshot is older than the wait.  Terms only grow: their sum tells.
+ */
 static void
-route_start(QueryDesc *desc, int eflags)
+check_shards(PlanState *state)
 {
-	bool		uses_shards = false;
+	uint64		terms = 0;
+	uint64		terms_after = 0;
 
-	start_once(desc, eflags);
-	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && changes_here(desc->plannedstmt))
-		ps_local_note();
-	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) || ps_route_is_off() || IsParallelWorker())
+	check_state(state, &terms);
+	if (terms == 0 || !ps_lease_require())	/* the snapshot is taken */
 		return;
+	check_state(state, &terms_after);
+	if (terms != terms_after)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the payshard map changed while the statement waited for a lease"),
+				 errhint("Retry the transaction.")));
+}
+
+/* Looks at a statement that has been started; false = it uses no shard here. */
+static bool
+check_started(QueryDesc *desc)
+{
 	if (plans_epoch != ps_map_epoch())
 	{
 		ResetPlanCache();
@@ -743,13 +765,31 @@ route_start(QueryDesc *desc, int eflags)
 	if (is_cursor(desc))
 		get_rows_now(desc->planstate, NULL);
 	if (!has_distributed(desc->plannedstmt))
-		return;
+		return false;
 	ps_map_require_serving();
 	check_writes(desc->plannedstmt);
 	ps_session_claim(ps_map_self());
-	check_state(desc->planstate, &uses_shards);
-	if (uses_shards)
-		ps_lease_require();		/* the snapshot is taken */
+	check_shards(desc->planstate);
+	return true;
+}
+
+static void
+route_start(QueryDesc *desc, int eflags)
+{
+	bool		is_explained = (eflags & EXEC_FLAG_EXPLAIN_ONLY) != 0;
+	bool		is_changing;
+
+	start_once(desc, eflags);
+	is_changing = !is_explained && changes_here(desc->plannedstmt);
+	if (is_changing)
+		ps_local_note();
+	if (ps_route_is_off() || IsParallelWorker())
+		return;
+	/* to the end of the transaction nobody else becomes primary of what is written */
+	if (!is_explained && check_started(desc) && is_changing)
+		ps_hold_keep();
+	else
+		ps_hold_leave();
 }
 
 static void
@@ -776,14 +816,13 @@ payshard_local_scope(PG_FUNCTION_ARGS)
 {
 	uint64		epoch = (uint64) PG_GETARG_INT64(0);
 
-	if (epoch != ps_map_epoch())
+	if (epoch != ps_map_epoch() || ps_lease_require())
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the nodes do not have the same map"),
 				 errdetail("The statement was planned in epoch " UINT64_FORMAT
 						   ", this node has " UINT64_FORMAT ".", epoch, ps_map_epoch()),
 				 errhint("Retry the transaction.")));
-	ps_lease_require();
 	PG_RETURN_BOOL(true);
 }
 

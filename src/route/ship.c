@@ -35,6 +35,10 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#define PS_AGREEMENT_MS 2000	/* in which two nodes agree on the map */
+#define PS_AGREEMENT_LOOK_MS 10
 
 /* custom_private, in this order */
 enum
@@ -322,8 +326,9 @@ begin(CustomScanState *node, EState *estate, int eflags)
 		state->states = ExecInitExprList(state->params, &node->ss.ps);
 }
 
-static void
-run(ShipState *state)
+/* False: the node says that it is not the primary, and nothing was done. */
+static bool
+run(ShipState *state, bool may_refuse)
 {
 	ScanState  *ss = &state->css.ss;
 	TupleDesc	desc = ss->ss_ScanTupleSlot->tts_tupleDescriptor;
@@ -333,27 +338,65 @@ run(ShipState *state)
 	bool		is_binary = ps_fetch_is_binary(desc, desc->natts, NULL);
 	PsLink	   *link = ps_link(state->node, GetUserId(), state->use);
 	PsLinkParams *params = ps_text_params(state->params, state->states, ss->ps.ps_ExprContext);
+	bool		is_refused;
 	uint64		n;
 
 	state->fetch = ps_fetch_begin(desc, desc->natts, NULL, is_binary, state->is_random);
 	params->shape = ps_fetch_shape(desc, desc->natts, NULL);
+	if (may_refuse)
+		ps_link_try(link);
 	ps_link_send(link, state->text, params, is_binary);
 	n = ps_fetch_all(state->fetch, link);
-	if (plan->commandType != CMD_SELECT && plan->canSetTag)
+	is_refused = ps_link_retreat(link);
+	if (is_refused)
+	{
+		ps_fetch_end(state->fetch);
+		state->fetch = NULL;
+	}
+	else if (plan->commandType != CMD_SELECT && plan->canSetTag)
 		estate->es_processed += n;
 	MemoryContextSwitchTo(old);
+	return !is_refused;
+}
+
+/*
+ * The node has refused: it is not the primary any more, and we learn who is, or
+ * it has not learnt yet that it is.  False: that lasts.
+ */
+static bool
+await_agreement(ShipState *state, TimestampTz *deadline)
+{
+	CustomScan *scan = (CustomScan *) state->css.ss.ps.plan;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (*deadline == 0)
+		*deadline = TimestampTzPlusMilliseconds(now, Min(ps_failover_wait_ms, PS_AGREEMENT_MS));
+	if (!is_still_there(list_nth(scan->custom_private, SHIP_SHARDS), state->node))
+	{
+		run_instead(state);
+		return true;
+	}
+	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
+	(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_AGREEMENT_LOOK_MS,
+									   PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+	return now < *deadline;
 }
 
 /* The rows, unless they are here. */
 static void
 get_rows(ShipState *state)
 {
-	if (state->fetch != NULL || state->nested != NULL)
-		return;
-	if (ps_failover_wait_ms > 0)
-		reach(state);
-	if (state->nested == NULL)
-		run(state);
+	bool		may_refuse = ps_failover_wait_ms > 0;
+	TimestampTz deadline = 0;
+
+	while (state->fetch == NULL && state->nested == NULL)
+	{
+		if (ps_failover_wait_ms > 0)
+			reach(state);
+		if (state->nested == NULL && !run(state, may_refuse))
+			may_refuse = await_agreement(state, &deadline);
+	}
 }
 
 void

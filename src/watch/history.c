@@ -92,6 +92,9 @@ put_node_changes(PsOut *out, PsMap *before, PsMap *after, const PsMapNode *now)
 	if (then && (then->weight != now->weight || strcmp(then->zone, now->zone) != 0))
 		put_change(out, after, "node_set", now->id, NULL, 0,
 				   psprintf("zone \"%s\", weight %u", now->zone, now->weight));
+	if (now->is_resting != (then && then->is_resting))
+		put_change(out, after, now->is_resting ? "maintenance_started" : "maintenance_ended", now->id,
+				   NULL, 0, NULL);
 	if (then && then->state == PS_NODE_UP && now->state == PS_NODE_FAILED)
 		put_change(out, after, "node_failed", now->id, NULL, 0, NULL);
 	if (then && then->incarnation != now->incarnation)
@@ -275,7 +278,7 @@ follow(Incident *incident, PsMap *after, uint32 id, TimestampTz at)
 			PS_HAS_NODE(shard->in_sync, id))
 			is_resumed = false;
 		if (PS_HAS_NODE(shard->waits, id) ||
-			(ps_map_placement(shard, id) != PS_PLACEMENT_NONE && !PS_HAS_NODE(shard->in_sync, id)))
+			PS_HAS_NODE(shard->placements & ~shard->in_sync & ~shard->arriving, id))
 			is_back = false;
 	}
 	if (now && strncmp(after->reason, settled, strlen(settled)) == 0)

@@ -83,7 +83,7 @@ payshard_show_nodes(PG_FUNCTION_ARGS)
 		ps_out_text(&out, node->name);
 		ps_out_text(&out, node->zone);
 		ps_out_int(&out, node->weight);
-		ps_out_text(&out, node->state == PS_NODE_UP ? "up" : "failed");
+		ps_out_text(&out, node->state != PS_NODE_UP ? "failed" : node->is_resting ? "maintenance" : "up");
 		ps_out_int(&out, (int64) node->incarnation);
 		ps_out_bool(&out, node->id == ps_map_self());
 		ps_out_text(&out, conninfo_of(node->name));
@@ -217,6 +217,8 @@ payshard_show_placements(PG_FUNCTION_ARGS)
 			ps_out_node(&out, map, id);
 			ps_out_text(&out, states[state]);
 			ps_out_text(&out, id == shard->primary ? "primary" : "secondary");
+			ps_out_text(&out, PS_HAS_NODE(shard->arriving, id) ? "arriving" :
+						PS_HAS_NODE(shard->leaving, id) ? "leaving" : NULL);
 			ps_out_row(&out);
 		}
 	}

@@ -21,7 +21,9 @@
  * takes the placement back would not bring it (J2).
  *
  * A shard's feed says from where on its placement follows a stream: entries up
- * to there are in the copy it got (J2, J3).  While the copy is under way,
+ * to there, and those of earlier terms, are in the copy it got (J2, J3): a node
+ * that was switched over from goes on with its stream for other shards, and entries
+ * of it may still wait here.  While the copy is under way,
  * entries for that shard, and so all that follow in the stream, wait.
  */
 #include "postgres.h"
@@ -65,6 +67,7 @@ typedef struct Feed
 	uint32		origin;			/* 0 = everything from the start */
 	uint64		incarnation;
 	uint64		seq;
+	uint64		term;			/* of the shard, when the copy was made */
 	bool		copying;
 } Feed;
 
@@ -90,7 +93,7 @@ read_feeds(void)
 	memset(feeds, 0, sizeof(feeds));
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_execute("SELECT shard, origin, incarnation, seq, copying FROM payshard.feed", true, 0);
+	SPI_execute("SELECT shard, origin, incarnation, seq, copying, term FROM payshard.feed", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -103,15 +106,16 @@ read_feeds(void)
 		feeds[shard].incarnation = DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull));
 		feeds[shard].seq = DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull));
 		feeds[shard].copying = DatumGetBool(SPI_getbinval(row, desc, 5, &isnull));
+		feeds[shard].term = DatumGetInt64(SPI_getbinval(row, desc, 6, &isnull));
 	}
 	PopActiveSnapshot();
 	SPI_finish();
 	feeds_generation = generation;
 }
 
-/* What is to be done with a shard's operations in an entry? */
+/* What is to be done with a shard's operations in an entry of that term? */
 static Verdict
-judge(int shard, uint32 origin, uint64 incarnation, uint64 seq)
+judge(int shard, uint64 term, uint32 origin, uint64 incarnation, uint64 seq)
 {
 	PsMapShard	state;
 	const Feed *feed = &feeds[shard];
@@ -124,7 +128,8 @@ judge(int shard, uint32 origin, uint64 incarnation, uint64 seq)
 		return SKIP;
 	if (placement == PS_PLACEMENT_OUT)
 		return NOTE;
-	if (feed->origin == origin && feed->incarnation == incarnation && seq <= feed->seq)
+	if ((term < feed->term && PS_RULE("J2.term")) ||
+		(feed->origin == origin && feed->incarnation == incarnation && seq <= feed->seq))
 		return feed->copying ? NOTE : SKIP;
 	if (feed->copying)
 		return STALL;
@@ -135,7 +140,8 @@ static bool
 must_stall(uint32 origin, uint64 incarnation, const PsRecord *record)
 {
 	for (int i = 0; i < record->n_shards; i++)
-		if (judge(ps_record_shard(record, i), origin, incarnation, record->seq) == STALL)
+		if (judge(ps_record_shard(record, i), ps_record_term(record, i), origin, incarnation,
+				  record->seq) == STALL)
 			return true;
 	return false;
 }
@@ -159,17 +165,27 @@ is_dropped(uint32 table_id)
 	return !known;
 }
 
+/* The term in which an entry writes a shard; 0 when it does not say. */
+static uint64
+term_of(const PsRecord *record, int shard)
+{
+	for (int i = 0; i < record->n_shards; i++)
+		if (ps_record_shard(record, i) == shard)
+			return ps_record_term(record, i);
+	return 0;
+}
+
 static void
-apply_ops(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 seq,
-		  const uint8 *ops, size_t bytes)
+apply_ops(PsTargets *targets, uint32 origin, uint64 incarnation, const PsRecord *record)
 {
 	PsReader	reader;
 	PsOp		op;
+	uint64		seq = record->seq;
 
-	ps_reader_init(&reader, ops, bytes);
+	ps_reader_init(&reader, record->ops, record->ops_bytes);
 	while (ps_op_next(&reader, &op))
 	{
-		Verdict		verdict = judge(op.shard, origin, incarnation, seq);
+		Verdict		verdict = judge(op.shard, term_of(record, op.shard), origin, incarnation, seq);
 
 		if (verdict == NOTE && PS_RULE("J2"))
 			ps_dirty_record_op(ps_map_self(), &op);
@@ -229,12 +245,13 @@ apply_batch(PsTargets *targets, uint32 origin, uint64 incarnation, uint64 applie
 			(record.kind == PS_RECORD_ENTRY && must_stall(origin, incarnation, &record)))
 		{
 			*stop = true;
-			return applied;
+			/* what lies between was not for this node: seqs ascend */
+			return record.seq > limit ? limit : applied;
 		}
 		if (record.kind == PS_RECORD_ENTRY && !ps_journal_is_aborted(aborted, record.ref_seq) &&
 			!is_committed_here(origin, incarnation, &record))
 		{
-			apply_ops(targets, origin, incarnation, record.seq, record.ops, record.ops_bytes);
+			apply_ops(targets, origin, incarnation, &record);
 			ps_dirty_record_ops(record.ops, record.ops_bytes);
 		}
 		applied = record.seq;

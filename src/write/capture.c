@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "write/capture.h"
+#include "write/hold.h"
 #include "write/row.h"
 
 PS_FUNCTION(payshard_capture);
@@ -120,8 +121,10 @@ touch(int shard)
 		if (set.touched[i].shard == shard)
 			return;
 	ps_local_note();
+	ps_hold_enter(shard);
+	ps_hold_keep();
 	ps_map_require_serving();
-	ps_lease_require();
+	(void) ps_lease_require();
 	if (IsolationIsSerializable())
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

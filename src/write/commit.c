@@ -39,6 +39,7 @@
 #include "write/capture.h"
 #include "write/commit.h"
 #include "write/dirty.h"
+#include "write/hold.h"
 #include "write/journal.h"
 #include "write/queue.h"
 
@@ -306,7 +307,7 @@ pre_commit(void)
 	ps_session_pre_commit();
 	if (set->n_touched == 0 || set->n_chunks == 0)
 		return;
-	ps_lease_require();
+	(void) ps_lease_require();	/* W2 looks at the terms again */
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	entry = encode_entry(set);
 	enqueue(entry);
@@ -371,15 +372,18 @@ on_xact(XactEvent event, void *arg)
 			at_commit();
 			ps_session_at_end(true);
 			ps_capture_at_end();
+			ps_hold_at_end();
 			break;
 		case XACT_EVENT_ABORT:
 			at_abort();
 			ps_session_at_end(false);
 			ps_capture_at_end();
+			ps_hold_at_end();
 			break;
 		case XACT_EVENT_PREPARE:
 			ps_session_at_end(true);
 			ps_capture_at_end();
+			ps_hold_at_end();
 			break;
 		default:
 			break;

@@ -3,7 +3,8 @@
  *		What does a node do while its placements join (J2 to J4)?
  *
  * Per shard: OUT -> (begin) COPYING -> (copied) FOLLOWING.  COPYING is the flag
- * in payshard.feed: entries up to feed.seq are noted, later ones wait (apply.c).
+ * in payshard.feed: entries up to feed.seq are noted, later ones wait (apply.c);
+ * with the copy comes the seq that it shows, and entries up to there are skipped.
  * The copy, the end of the flag and the discarding of what it replaces - notes
  * of dirty keys of this node's own - are one transaction (J2): cut anywhere,
  * all keys are still known.
@@ -65,6 +66,21 @@ run_for_shards(const char *sql, Datum shards, int n, int64 a, int64 b, int64 c)
 	return SPI_processed;
 }
 
+/* The terms of all shards, by number: "{1,3,...}". */
+static char *
+terms_array(void)
+{
+	PsMap	   *map = ps_map_copy();
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int s = 0; s < map->n_shards; s++)
+		appendStringInfo(&buf, "%s" UINT64_FORMAT, s > 0 ? "," : "{", map->shards[s].term);
+	appendStringInfoChar(&buf, '}');
+	pfree(map);
+	return buf.data;
+}
+
 /* peer_join_begin(shards, origin, incarnation, seq) */
 Datum
 payshard_peer_join_begin(PG_FUNCTION_ARGS)
@@ -75,9 +91,10 @@ payshard_peer_join_begin(PG_FUNCTION_ARGS)
 	PS_FAULT("join.begin");
 	SPI_connect();
 	run_for_shards(
-		"INSERT INTO payshard.feed (shard, origin, incarnation, seq, copying) "
-		"SELECT s, $2, $3, $4, true FROM unnest($1) s "
-		"ON CONFLICT (shard) DO UPDATE SET origin = $2, incarnation = $3, seq = $4, copying = true",
+		psprintf("INSERT INTO payshard.feed (shard, origin, incarnation, seq, copying, term) "
+				 "SELECT s, $2, $3, $4, true, ('%s'::bigint[])[s + 1] FROM unnest($1) s "
+				 "ON CONFLICT (shard) DO UPDATE SET origin = $2, incarnation = $3, seq = $4, copying = true, "
+				 "term = excluded.term", terms_array()),
 		PG_GETARG_DATUM(0), 4, PG_GETARG_INT32(1), PG_GETARG_INT64(2), PG_GETARG_INT64(3));
 	if (!PS_RULE("J2.end"))
 		run_for_shards("WITH j AS (DELETE FROM payshard.journal) "
@@ -314,7 +331,7 @@ keep_what_differed(Datum shards)
 	ps_divergent_compare(differed, n);
 }
 
-/* peer_join_copied(shards) */
+/* peer_join_copied(shards, seq) */
 Datum
 payshard_peer_join_copied(PG_FUNCTION_ARGS)
 {
@@ -324,7 +341,8 @@ payshard_peer_join_copied(PG_FUNCTION_ARGS)
 	require_peer();
 	PS_FAULT("join.before_copied");
 	SPI_connect();
-	run_for_shards("UPDATE payshard.feed SET copying = false WHERE shard = ANY ($1)", shards, 1, 0, 0, 0);
+	run_for_shards("UPDATE payshard.feed SET copying = false, seq = $2 WHERE shard = ANY ($1)", shards, 2,
+				   PG_GETARG_INT64(1), 0, 0);
 	run_for_shards("DELETE FROM payshard.dirty_key WHERE shard = ANY ($1) "
 				   "AND node = (SELECT node_id FROM payshard.node_self)", shards, 1, 0, 0, 0);
 	keep_what_differed(shards);

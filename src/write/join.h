@@ -4,14 +4,16 @@
  *		primary's rejoin process calls on the node that joins.
  *
  *	payshard.peer_join_begin(shards, origin, incarnation, seq)
- *		from the next seq on, the shards follow this stream, once they are copied
+ *		after some seq from this one on, the shards follow this stream, once they
+ *		are copied
  *	payshard.peer_join_keys(shards)
  *		-> setof (shard, table_id, key): what the copy must bring besides the
  *		primary's dirty keys; table_id 0 = everything
  *	payshard.peer_copy(ops)
  *		rows: 'T' empties a table's partition, 'D' removes a key, 'I' inserts
- *	payshard.peer_join_copied(shards)
- *		the copy is complete; to be called in the transaction that made it
+ *	payshard.peer_join_copied(shards, seq)
+ *		the copy is complete, and shows all up to that seq; to be called in the
+ *		transaction that made it
  *	payshard.peer_take_dirty(node, shard, table_id, key)
  *		one dirty key of another node that is out, as the primary knows it (J3)
  *	payshard.peer_digest(shards) -> setof (shard, rows, digest)

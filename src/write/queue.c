@@ -22,6 +22,7 @@
 #include "compat.h"
 #include "miscadmin.h"
 #include "node/fault.h"
+#include "node/lease.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "port/pg_bitutils.h"
@@ -444,6 +445,10 @@ ps_queue_map_adopted(const PsMap *map)
 		if (peer->sender)
 			SetLatch(peer->sender);
 	}
+	/* who has become primary of more asks for a lease */
+	for (uint32 i = 1; i < PS_NODES_MAX && !ps_lease_held(); i++)
+		if (ps_shared->peers[i].sender)
+			ps_hurry_sender(i);
 	reclaim();
 	dlist_foreach(iter, &QUEUE->undecided)
 		SetLatch(dlist_container(PsSharedWaiter, link, iter.cur)->latch);
@@ -511,6 +516,18 @@ ps_queue_open_gate(void)
 	QUEUE->gate_closed--;
 	LWLockRelease(&QUEUE->lock);
 	ConditionVariableBroadcast(&QUEUE->changed);
+}
+
+bool
+ps_queue_is_decided(uint64 seq)
+{
+	bool		decided;
+
+	LWLockAcquire(&QUEUE->lock, LW_SHARED);
+	decided = dlist_is_empty(&QUEUE->undecided) ||
+		dlist_container(PsSharedWaiter, link, dlist_head_node(&QUEUE->undecided))->first_seq > seq;
+	LWLockRelease(&QUEUE->lock);
+	return decided;
 }
 
 bool
@@ -653,6 +670,21 @@ ps_queue_is_empty(uint32 node, const PsQueueCursor *cursor)
 	peer->wants = empty;
 	LWLockRelease(&QUEUE->lock);
 	return empty;
+}
+
+void
+ps_queue_passed(uint32 node, const PsQueueCursor *cursor)
+{
+	PsSharedPeer *peer = &ps_shared->peers[node];
+
+	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
+	if (peer->attached && cursor->incarnation == pg_atomic_read_u64(&ps_shared->incarnation) &&
+		cursor->attach_seq == peer->attach_seq && peer->acked_seq >= cursor->sent_seq)
+	{
+		peer->acked_offset = Max(peer->acked_offset, cursor->offset);
+		reclaim();
+	}
+	LWLockRelease(&QUEUE->lock);
 }
 
 bool

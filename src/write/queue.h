@@ -86,6 +86,9 @@ extern void ps_queue_open_gate(void);
 extern bool ps_queue_drain(TimestampTz deadline);
 extern uint64 ps_queue_last_seq(void);
 
+/* Has every transaction up to that seq its outcome? */
+extern bool ps_queue_is_decided(uint64 seq);
+
 /* A sender's place in the queue. */
 typedef struct PsQueueCursor
 {
@@ -113,6 +116,11 @@ extern bool ps_queue_cursor_valid(uint32 node, const PsQueueCursor *cursor);
 /* Appends records for `node` to buf, up to about max_bytes. */
 extern void ps_queue_take(uint32 node, PsQueueCursor *cursor, StringInfo buf,
 						  int max_bytes, PsQueueTake *take);
+/*
+ * Nothing is in flight to `node`, and up to the cursor nothing else was for it: who
+ * waits for it to have everything (J4) need not wait for its next answer.
+ */
+extern void ps_queue_passed(uint32 node, const PsQueueCursor *cursor);
 /* Is nothing left to take?  Then whoever enqueues wakes the sender. */
 extern bool ps_queue_is_empty(uint32 node, const PsQueueCursor *cursor);
 /*

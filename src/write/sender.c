@@ -8,6 +8,8 @@
  * in flight in libpq's pipeline mode; a batch counts as acked when its own
  * synchronization point has come back, that is after the commit over there.
  * Entries leave the queue only when acked, so a broken connection loses none.
+ * A batch that was refused because the maps differ, or a node that became or is no
+ * more a target: HELLO again, on the same connection, when all in flight has landed.
  *
  * A batch without records tells what is decided, and that we live; it is sent
  * after payshard.keepalive without another, sooner when the last batch said
@@ -78,6 +80,8 @@ typedef struct Stream
 	TimestampTz last_sent;
 	bool		has_landed;		/* a batch on this connection */
 	bool		is_futile;		/* the last connection was lost before one had */
+	bool		must_greet;		/* HELLO again before anything is sent */
+	uint64		passed;			/* offset up to which the queue knows that nothing is for it */
 	StringInfoData batch;
 } Stream;
 
@@ -267,6 +271,26 @@ hello(void)
 	return go_on;
 }
 
+/* HELLO -> STREAMING; the connection is not in pipeline mode.  May close it. */
+static void
+greet(void)
+{
+	for (int tries = 0; stream.conn; tries++)
+	{
+		if (tries > 10)
+			close_stream("no agreement on the map");
+		else if (hello())
+			break;
+	}
+	if (stream.conn && !PQenterPipelineMode(stream.conn))
+		close_stream("could not enter pipeline mode");
+	stream.first = stream.n_flights = 0;
+	stream.told_decided = 0;
+	stream.last_sent = 0;
+	stream.passed = 0;
+	stream.must_greet = false;
+}
+
 /* CLOSED -> STREAMING; false = try again later. */
 static bool
 open_stream(void)
@@ -288,30 +312,17 @@ open_stream(void)
 		ps_silence_begin(stream.node);
 		return false;
 	}
-	for (int tries = 0; stream.conn; tries++)
-	{
-		if (tries > 10)
-			close_stream("no agreement on the map");
-		else if (hello())
-			break;
-	}
+	result = PQprepare(stream.conn, "journal", "SELECT payshard.peer_journal($1)", 1, &type);
+	if (PQresultStatus(result) != PGRES_COMMAND_OK)
+		close_stream(ps_conn_why(result, stream.conn));
+	PQclear(result);
+	greet();
 	if (stream.conn == NULL)
 		return false;
-	result = PQprepare(stream.conn, "journal", "SELECT payshard.peer_journal($1)", 1, &type);
-	if (PQresultStatus(result) != PGRES_COMMAND_OK || !PQenterPipelineMode(stream.conn))
-	{
-		PQclear(result);
-		close_stream("could not prepare");
-		return false;
-	}
-	PQclear(result);
 	stream.events = ps_wait_events(TopMemoryContext, NULL, 3);
 	AddWaitEventToSet(stream.events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(stream.events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	AddWaitEventToSet(stream.events, WL_SOCKET_READABLE, PQsocket(stream.conn), NULL, NULL);
-	stream.first = stream.n_flights = 0;
-	stream.told_decided = 0;
-	stream.last_sent = 0;
 	stream.has_landed = false;
 	return true;
 }
@@ -338,7 +349,12 @@ send_batch(bool even_if_empty)
 	ps_batch_begin(&stream.batch, &header);
 	ps_queue_take(stream.node, &stream.cursor, &stream.batch, ps_batch_size_kb * 1024, &take);
 	if (take.n_records == 0 && !even_if_empty)
+	{
+		if (stream.n_flights == 0 && take.end_offset > stream.passed)
+			ps_queue_passed(stream.node, &stream.cursor);
+		stream.passed = take.end_offset;
 		return false;
+	}
 	ps_batch_set(&stream.batch, take.epoch, take.decided_seq);
 	ps_batch_end(&stream.batch, take.n_records, take.last_seq);
 	PS_FAULT_AT("sender.before_send", stream.name);
@@ -408,7 +424,7 @@ land(void)
 					   flight->applied_seq, flight->lsn);
 	}
 	else
-		close_stream(NULL);		/* hello sorts it out */
+		stream.must_greet = true;
 	PS_FAULT("sender.after_ack");
 }
 
@@ -477,23 +493,33 @@ stream_turn(void)
 	int			unsent;
 	int			max_flights = Min(ps_pipeline_depth, PS_DEPTH_MAX);
 
-	if (!ps_queue_cursor_valid(stream.node, &stream.cursor))
+	/* attached, detached, or a new incarnation */
+	stream.must_greet |= !ps_queue_cursor_valid(stream.node, &stream.cursor);
+	if (stream.must_greet && stream.n_flights == 0)
 	{
-		close_stream(NULL);		/* hello again: attached, detached, or new incarnation */
+		if (PQexitPipelineMode(stream.conn))
+			greet();
+		else
+			close_stream(pchomp(PQerrorMessage(stream.conn)));
 		return;
 	}
-	while (stream.conn && stream.n_flights < max_flights &&
+	while (stream.conn && !stream.must_greet && stream.n_flights < max_flights &&
 		   send_batch(false))
 		;
 	if (stream.conn == NULL)
 		return;
 	idle_long = stream.n_flights == 0 && nap_ms() <= 1;
-	if (idle_long)
+	if (idle_long || (peer()->is_urgent && stream.n_flights < max_flights))
+	{
+		peer()->is_urgent = false;
+		pg_memory_barrier();
 		send_batch(true);
+	}
 	if (stream.conn == NULL)
 		return;
 	/* with room for a batch, and nothing to send, we are woken for an entry */
-	if (stream.n_flights < max_flights && !ps_queue_is_empty(stream.node, &stream.cursor))
+	if (!stream.must_greet && stream.n_flights < max_flights &&
+		!ps_queue_is_empty(stream.node, &stream.cursor))
 		return;
 	unsent = PQflush(stream.conn);
 	if (unsent < 0)

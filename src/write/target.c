@@ -318,6 +318,27 @@ ps_target_change(PsTargets *targets, const PsOp *op)
 	return true;
 }
 
+int
+ps_target_empty(Oid partition, int max)
+{
+	Relation	rel = table_open(partition, RowExclusiveLock);
+	Snapshot	now = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, now, 0, NULL);
+	int			n = 0;
+
+	while (n < max && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		simple_table_tuple_delete(rel, &slot->tts_tid, now);
+		n++;
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(now);
+	table_close(rel, NoLock);
+	return n;
+}
+
 bool
 ps_target_delete_key(PsTargets *targets, uint32 table_id, int shard,
 					 const uint8 *key, size_t bytes)

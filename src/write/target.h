@@ -39,6 +39,12 @@ extern void ps_target_await(Oid relid);
  */
 extern bool ps_target_change(PsTargets *targets, const PsOp *op);
 
+/*
+ * ps_target_empty
+ *		Deletes up to `max` rows of a partition; returns how many there were.
+ */
+extern int	ps_target_empty(Oid partition, int max);
+
 /* Deletes the row of a key, if there is one (J3). */
 extern bool ps_target_delete_key(PsTargets *targets, uint32 table_id, int shard,
 								 const uint8 *key, size_t bytes);

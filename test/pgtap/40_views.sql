@@ -1,14 +1,17 @@
 -- What a user may rely on: the views and their columns, a comment on each, and
 -- who may see and call what.
 BEGIN;
-SELECT plan(58);
+SELECT plan(70);
 
 CREATE TEMP TABLE promised (view text, columns text[]);
 INSERT INTO promised VALUES
 	('nodes', '{node_id,name,zone,weight,state,incarnation,is_self,conninfo,last_heard,heard_ms,settled,leader}'),
 	('leases', '{node,is_self,held,left_ms,granted_ms,promised_ms,suspicion,silent_ms,falls,pause_ms}'),
 	('shards', '{shard,primary_node,term,state,in_sync,joining,out,placements,waits_for}'),
-	('placements', '{shard,node,state,role}'),
+	('placements', '{shard,node,state,role,moving}'),
+	('moves', '{job,shard,phase,arriving,leaving,heir}'),
+	('balance', '{node,zone,weight,placements,primaries,load,placements_after,primaries_after,load_after}'),
+	('jobs', '{job,reason,phase,shards,shards_done,shards_left,bytes,bytes_done,sent_bytes,pause_ms,started,ended,eta}'),
 	('tables', '{table_name,key_columns,colocation,table_id,rows_estimate,bytes}'),
 	('replication', '{node,phase,queued_seq,acked_seq,applied_seq,queued_entries,queued_bytes,apply_lag,gate,dirty_keys,all_dirty,origin_incarnation,journaled_seq,decided_seq,applied_here_seq,apply_backlog,is_held}'),
 	('in_doubt', '{origin,incarnation,seq,xid,shards,age}'),
@@ -52,7 +55,7 @@ SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
 	WHERE p.pronamespace = 'payshard'::regnamespace AND a.grantee = 0
 		AND p.proname IN ('create_cluster', 'add_node', 'remove_node', 'set_node', 'failover', 'rebuild_node',
-			'verify', 'stat_reset', 'grant_peer', 'status', 'ring')$$,
+			'rebalance_plan', 'rebalance_start', 'rebalance_wait', 'rebalance_stop', 'verify', 'stat_reset', 'grant_peer', 'status', 'ring')$$,
 	'PUBLIC calls nothing that changes the cluster or reveals it');
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p
@@ -67,7 +70,7 @@ GRANT pg_monitor TO pgtap_watcher;
 SELECT payshard.grant_peer('pgtap_peer');
 SET ROLE pgtap_watcher;
 SELECT lives_ok('SELECT * FROM payshard.' || view, 'a member of pg_monitor reads ' || view)
-FROM unnest('{availability,events,in_doubt,incidents,recovery_stats,replication}'::text[]) view;
+FROM unnest('{availability,events,in_doubt,incidents,recovery_stats,replication,moves,balance,jobs}'::text[]) view;
 SELECT lives_ok('SELECT payshard.status()', 'and sees the status');
 SELECT isnt((SELECT conninfo FROM payshard.nodes LIMIT 1), NULL, 'and how nodes are reached');
 SELECT is((SELECT count(*) FROM payshard.nodes WHERE conninfo ~ 'pass|user='), 0::bigint, 'but no user and no password');

@@ -13,7 +13,7 @@ SELECT set_eq($$
 SELECT set_eq($$
 	SELECT p.proname::text FROM pg_proc p, aclexplode(p.proacl) a
 	WHERE p.pronamespace = 'payshard'::regnamespace AND a.grantee = 'pg_monitor'::regrole$$,
-	'{show_nodes,show_leases,show_shards,show_placements,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}'::text[],
+	'{show_nodes,show_leases,show_shards,show_placements,show_moves,show_balance,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}'::text[],
 	'members of pg_monitor call what the views are made of, and nothing else');
 SELECT set_eq($$
 	SELECT c.relname::text FROM pg_class c, aclexplode(c.relacl) a
@@ -31,7 +31,7 @@ SELECT is_empty($$
 SELECT set_eq($$
 	SELECT proname::text FROM pg_proc WHERE pronamespace = 'payshard'::regnamespace AND prosecdef$$,
 	'{peer_learn,peer_prepare,peer_accept,peer_hello,peer_journal,peer_tail,peer_settle_journal,peer_settle_apply,peer_history,peer_events,
-	peer_spans,peer_heard,peer_suspects,peer_hold,peer_table_digests,peer_digest,peer_await_applied,peer_join_begin,peer_join_keys,peer_copy,
+	peer_spans,peer_moves,peer_shard_bytes,peer_heard,peer_suspects,peer_hold,peer_table_digests,peer_digest,peer_await_applied,peer_join_begin,peer_join_keys,peer_copy,
 	peer_join_copied,peer_take_dirty,peer_verify,verify,map_incidents}'::text[],
 	'what runs as the owner of the extension');
 
@@ -74,8 +74,8 @@ SELECT is(pg_temp.said($$SELECT payshard.failover('n1')$$),
 	'55000|node "n1" cannot be failed over from itself|Who answers is not lost.|Call payshard.failover() on another node.', 'failover: itself');
 SELECT matches(pg_temp.said($$SELECT payshard.failover('n2')$$),
 	'^55000\|node "n2" is healthy\|It answers with its current incarnation \d+\.\|Use force => true to fail over nevertheless', 'failover: healthy');
-SELECT matches(pg_temp.said($$SELECT payshard.remove_node('n2')$$),
-	'^55006\|node "n2" holds copies of shards\|It holds placements of \d+ shards\.\|Only a node without placements can be removed', 'remove_node: in use');
+SELECT is(pg_temp.said($$SELECT payshard.remove_node('n1')$$),
+	'55000|node "n1" cannot remove itself|It would not learn the map without it.|Call payshard.remove_node() on another node.', 'remove_node: itself');
 
 SELECT is(pg_temp.said($$SELECT payshard.create_distributed_table('placed', 'k')$$),
 	'42710|table "placed" is distributed already|Its key is (k).|To change its key, call payshard.undistribute_table() first.', 'distributed already');

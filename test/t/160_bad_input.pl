@@ -56,7 +56,9 @@ sub settle
 			my @seen = map { my ($status, $out) = $c->try_sql($_,
 					q{SELECT payshard.incarnation() > 0, (SELECT epoch FROM payshard.chosen_map), (SELECT bool_and(leader IS NULL) FROM payshard.nodes),
 					(SELECT bool_and(state = 'in_sync') FROM payshard.placements), (SELECT count(*) FROM payshard.full_copy WHERE reason <> 'not held')
-					+ (SELECT count(*) FROM payshard.dirty_key), (SELECT array_agg(incarnation ORDER BY node_id) FROM payshard.nodes)});
+					+ (SELECT count(*) FROM payshard.dirty_key)
+					+ abs((SELECT count(*) FROM payshard.full_copy WHERE reason = 'not held') - 8 + (SELECT count(*) FROM payshard.placements p
+						WHERE p.node = (SELECT name FROM payshard.node_self))), (SELECT array_agg(incarnation ORDER BY node_id) FROM payshard.nodes)});
 				$out } 1 .. 3;
 			my $equal = $seen[0] eq $seen[1] && $seen[0] eq $seen[2] && $seen[0] =~ /^t\|\d+\|t\|t\|0\|/;
 			my @own = map { my ($status, $out) = $c->try_sql($_, 'SELECT payshard.incarnation()'); $out } 1 .. 3;
@@ -262,7 +264,7 @@ refused(1, "SELECT payshard.$_", "$_: unknown node", '42704', $no_node, @nodes_a
   foreach "remove_node('n7')", "set_node('n7', weight => 2)", "failover('n7')", "rebuild_node('n7')";
 refused(1, "SELECT payshard.set_node('n2', weight => -1)", 'set_node: a negative weight', '22003', qr/^weight -1 is out of range/, qr/witness/, qr/relative/);
 refused(1, "SELECT payshard.set_node('n2', zone => '$long')", 'set_node: a long zone', '22023', qr/cannot be the name of a zone/, qr/at most/, qr/shorter/);
-refused(1, "SELECT payshard.remove_node('n2')", 'remove_node: it holds copies', '55006', qr/^node "n2" holds copies of shards$/, qr/^It holds placements of 8 shards\.$/, qr/payshard\.placements/);
+refused(1, "SELECT payshard.remove_node('n2')", 'remove_node: no other place', '55000', qr/^node "n2" cannot be removed: its copies have no other place$/, qr/^Each shard has 2 copies\. .*without it: 1\.$/, qr/add_node/);
 refused(3, "SELECT payshard.remove_node('n3')", 'remove_node: itself', '55000', qr/^node "n3" cannot remove itself$/, qr/would not learn/, qr/on another node/);
 refused(1, "SELECT payshard.failover('n2')", 'failover: healthy, without force', '55000', qr/^node "n2" is healthy$/, qr/answers with its current incarnation \d+\./, qr/force => true/);
 refused(1, "SELECT payshard.failover('n1')", 'failover: itself', '55000', qr/^node "n1" cannot be failed over from itself$/, qr/not lost/, qr/another node/);
@@ -372,7 +374,7 @@ $c->wait_until('node 2 to be out', 60, sub {
 		return $c->sql(1, q{SELECT count(*) FROM payshard.placements WHERE node = 'n1' AND state = 'in_sync' AND role = 'primary'}) > 0
 		  && $c->sql(1, q{SELECT bool_or(cardinality(in_sync) = 1 AND primary_node = 'n1') FROM payshard.shards}) eq 't';
 	});
-refused(3, "SELECT payshard.remove_node('n1')", 'remove_node: the last copy', '55000', qr/^removing node "n1" would lose the last copy of shards$/, qr/^It holds the only copy in sync of \d+ shards?: \d/, qr/payshard\.placements/);
+refused(3, "SELECT payshard.remove_node('n1')", 'remove_node: the last copy', '55000', qr/^node "n1" cannot be removed: its copies have no other place$/, qr/^Each shard has 2 copies\. .*without it: [01]\.$/, qr/add_node/);
 refused(3, "SELECT payshard.failover('n1')", 'failover: the last copy', '55000', qr/^failing over node "n1" would lose acknowledged transactions$/, qr/^It holds the only copy in sync of \d+ shards?: \d/, qr/partial => true/);
 
 # Two of three are down: nothing can be decided.
