@@ -4,15 +4,16 @@
 #   make install             into the PostgreSQL of PG_CONFIG
 #   make check [T=...]       everything under test/, in a private copy of PostgreSQL
 #   make check-model         the protocol model (test/model), searched further than make check does
+#   make chaos               faults at random under load for CHAOS_SECONDS (600); CHAOS_SEED repeats a run
 #   make demo, demo-stop     a cluster of three servers on this machine
 #   make bench               against plain and synchronously replicated PostgreSQL
 #
-# check, check-model, demo and bench install what is missing (scripts/bootstrap), so they
+# check, check-model, chaos, demo and bench install what is missing (scripts/bootstrap), so they
 # must work before there is a PGXS to include.
 
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
 
-OWN_GOALS := check check-model tidy demo demo-stop bench
+OWN_GOALS := check check-model tidy chaos demo demo-stop bench
 ifneq ($(filter $(OWN_GOALS),$(MAKECMDGOALS)),)
 
 .PHONY: $(OWN_GOALS)
@@ -23,6 +24,8 @@ check-model:
 	@scripts/bootstrap check && test/model/run full
 tidy:
 	@T=tidy scripts/check
+chaos:
+	@CHAOS=1 CHAOS_SECONDS='$(CHAOS_SECONDS)' CHAOS_SEED='$(CHAOS_SEED)' scripts/check
 demo:
 	@scripts/bootstrap build && scripts/demo
 demo-stop:

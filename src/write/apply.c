@@ -60,7 +60,6 @@
 #define PS_APPLY_BATCHES 64		/* journal rows per transaction */
 #define PS_APPLY_NAP_MS 1000
 #define PS_APPLY_RETRY_MS 500
-#define PS_APPLY_LOCK_MS 1000	/* longest wait for a lock of a user at a time */
 
 /* From where on a shard's placement follows which stream. */
 typedef struct Feed
@@ -353,18 +352,15 @@ apply_limit(PsSharedOrigin *origin)
 static Oid	locked[PS_NODES_MAX];
 
 /*
- * Waits for it, in the queue that locks have, but not for long: other
- * origins have their turns.  Before the map is held: whoever adopts a map waits for
- * all who hold it, and all others for him.
+ * Waits for it, for a moment: other origins have their turns.  Before the map is
+ * held: whoever adopts a map waits for all who hold it, and all others for him.
  */
 static void
 await_partition(uint32 id)
 {
 	if (!OidIsValid(locked[id]))
 		return;
-	LockTimeout = PS_APPLY_LOCK_MS;
-	LockRelationOid(locked[id], RowExclusiveLock);
-	LockTimeout = 0;
+	ps_target_await(locked[id]);
 	locked[id] = InvalidOid;
 }
 
@@ -423,7 +419,6 @@ try_origin(uint32 id, bool *failed)
 		bool		is_waiting = geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE;
 
 		MemoryContextSwitchTo(old);
-		LockTimeout = 0;
 		if (is_waiting && OidIsValid(relid))
 			locked[id] = relid;
 		if (!is_waiting)

@@ -17,6 +17,7 @@
 #include "node/map.h"
 #include "node/relation.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -24,6 +25,8 @@
 #include "write/divergent.h"
 #include "write/row.h"
 #include "write/target.h"
+
+#define PS_LOCK_WAIT_MS 1000	/* longest wait for a lock of a user at a time */
 
 /* One open partition. */
 typedef struct Target
@@ -57,6 +60,23 @@ ps_target_locked(void)
 
 	locked_partition = InvalidOid;
 	return relid;
+}
+
+void
+ps_target_await(Oid relid)
+{
+	int			before = LockTimeout;
+
+	LockTimeout = PS_LOCK_WAIT_MS;
+	PG_TRY();
+	{
+		LockRelationOid(relid, RowExclusiveLock);
+	}
+	PG_FINALLY();
+	{
+		LockTimeout = before;
+	}
+	PG_END_TRY();
 }
 
 PsTargets *

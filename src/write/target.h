@@ -23,6 +23,13 @@ extern void ps_targets_end(PsTargets *targets);
 extern Oid	ps_target_locked(void);
 
 /*
+ * ps_target_await
+ *		Before the map is held: waits for the lock of such a partition, in the
+ *		queue that locks have, but not for long; ERROR 55P03 then.
+ */
+extern void ps_target_await(Oid relid);
+
+/*
  * ps_target_change
  *		Makes one row change.  What it finds there should be what the origin
  *		had; a row that is missing or already there is put right and kept in

@@ -195,6 +195,7 @@ push @servers, $new;
 $c->{nodes} = 4;
 $c->add_node(2);
 $c->add_node(3, weight => 0);
+settle();
 
 sub add_refused
 {

@@ -4,7 +4,7 @@
 # Method: at node 2 a transaction holds locks on the partitions of two tables of a shard whose
 # primary is node 1 (REINDEX, which is of one server, takes them).  Node 1 is paid
 # until the applier of node 2 waits; the map is changed; there are more payments.  Then the lock
-# is given up.
+# is given up.  The same once more, and the primary is killed.
 use strict;
 use warnings;
 use PayshardCluster;
@@ -43,6 +43,23 @@ is($c->sql(2, $behind), 't', 'they wait to be applied');
 is($c->sql(2, "SELECT count(*) FROM payshard.placements WHERE state <> 'in_sync'"), '0', 'and nobody was left out');
 
 $session->query_safe("COMMIT");
-$session->quit;
 $p->assert_kept('the lock is given up');
+
+# The primary is lost while what it has sent waits for such a lock: its shards open
+# when the lock is given up, and not without what was acknowledged.
+$session->query_safe("BEGIN");
+$session->query_safe("REINDEX TABLE $_") foreach @partitions;
+is(scalar($p->pay(1, $account)), 'ok', 'another payment is journaled');
+$c->wait_sql(2, $behind);
+$c->kill9(1);
+($status, $out, $err) = $c->try_sql(3, "SET statement_timeout = '4s'; SELECT payshard.failover('n1')");
+isnt($status, 0, 'the failover waits');
+is($c->sql(3, "SELECT state FROM payshard.shards WHERE shard = $shard"), 'recovering', 'the shard is not open yet');
+($status, $out, $err) = $c->try_sql(3, "SELECT payshard.set_node('n3', zone => 'again')");
+is($status, 0, 'the map is not held meanwhile') || diag($err);
+$session->query_safe('COMMIT');
+$session->quit;
+$c->wait_sql(3, "SELECT state = 'open' FROM payshard.shards WHERE shard = $shard", 60);
+$c->start(1);
+$p->assert_kept('the primary was lost meanwhile');
 done_testing();

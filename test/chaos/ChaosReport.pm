@@ -1,0 +1,192 @@
+# ChaosReport.pm
+#		How long did payments stand still, how long did it take until all was well again, and does
+#		payshard.availability say the same?
+#
+#	my $r = ChaosReport->new($cluster);
+#	$r->begin_round;
+#	$r->note_fault('kill9', [1], $at, \%primary_of);
+#	$r->end_round($workload, $healed_at, $recovery_s);		# before the workload forgets
+#	print $r->text($check, $faults);
+#
+# Unavailability is a figure for each shard whose primary was on a node that the fault was about: from
+# the fault until the first operation that was begun after it, at any node, was acknowledged in this shard.  By the clients' logs.
+package ChaosReport;
+
+use strict;
+use warnings;
+use Time::HiRes qw(time);
+
+my $standstill_s = 1;			# shorter ones are not compared
+my $tolerance_s = 1;
+
+sub new
+{
+	my ($class, $cluster) = @_;
+	return bless {
+		cluster => $cluster, tally => {}, by_kind => {}, states => {}, took => {}, recovery => {}, faults => [], n_rounds => 0,
+		compared => 0, unequal => 0, worst => 0, begun => time() }, $class;
+}
+
+sub begin_round
+{
+	my ($self) = @_;
+	$self->{faults} = [];
+	$self->{round_begun} = time();
+	return;
+}
+
+sub note_fault
+{
+	my ($self, $kind, $nodes, $at, $primary_of) = @_;
+	my %is_hurt = map { $_ => 1 } @$nodes;
+	push @{ $self->{faults} }, { kind => $kind, at => $at, shards => [ grep { $is_hurt{ $primary_of->{$_} } } sort { $a <=> $b } keys %$primary_of ] };
+	return;
+}
+
+sub end_round
+{
+	my ($self, $workload, $healed_at, $recovery_s, %options) = @_;
+	my $name = join '+', sort map { $_->{kind} } @{ $self->{faults} };
+	my %acks;					# shard => [[begun, ended], ...]
+
+	$self->{n_rounds}++;
+	push @{ $self->{recovery}{$name} }, $recovery_s if defined $recovery_s;
+	foreach my $op (values %{ $workload->{ops} })
+	{
+		$self->{tally}{ $op->{outcome} }++;
+		$self->{by_kind}{ $op->{kind} }++;
+		$self->{states}{ $op->{state} }++ if $op->{outcome} ne 'ack';
+		push @{ $acks{ $op->{shard} } }, [ $op->{begun} / 1000, $op->{ended} / 1000 ] if $op->{outcome} eq 'ack' && $op->{kind} ne 'big';
+	}
+	my $longest = 0;
+	foreach my $fault (@{ $self->{faults} })
+	{
+		foreach my $shard (@{ $fault->{shards} })
+		{
+			my $first;
+			foreach my $ack (@{ $acks{$shard} // [] })
+			{
+				$first = $ack->[1] if $ack->[0] >= $fault->{at} && (!defined $first || $ack->[1] < $first);
+			}
+			my $took = defined $first ? $first - $fault->{at} : time() - $fault->{at};
+			push @{ $self->{took}{$name} }, $took;
+			$longest = $took if $took > $longest;
+		}
+	}
+	$self->_note_standstills(\%acks, $name) unless $options{clock_moved};
+	return $longest;
+}
+
+# When each shard stood still in this round, as the clients saw it.
+sub _note_standstills
+{
+	my ($self, $acks, $name) = @_;
+	my %round = (name => $name, begun => $self->{round_begun}, ended => time(), stood => {});
+
+	foreach my $shard (keys %$acks)
+	{
+		my @ended = sort { $a <=> $b } map { $_->[1] } @{ $acks->{$shard} };
+		foreach my $k (1 .. $#ended)
+		{
+			my ($from, $until) = @ended[ $k - 1, $k ];
+			push @{ $round{stood}{$shard} }, [ $from, $until ] if $until - $from >= $standstill_s && $until > $self->{faults}[0]{at};
+		}
+		$round{stood}{$shard} //= [];
+	}
+	push @{ $self->{rounds} }, \%round;
+	return;
+}
+
+# Seconds of a window that lie in any of these intervals.
+sub _seconds_within
+{
+	my ($from, $until, @intervals) = @_;
+	my ($seconds, $reached) = (0, $from);
+
+	foreach my $i (sort { $a->[0] <=> $b->[0] } @intervals)
+	{
+		my $begin = $i->[0] > $reached ? $i->[0] : $reached;
+		my $end = $i->[1] < $until ? $i->[1] : $until;
+		next if $end <= $begin;
+		$seconds += $end - $begin;
+		$reached = $end;
+	}
+	return $seconds;
+}
+
+# compare: at the end, when all nodes have told each other what they noticed: for each round and shard the seconds
+# that clients saw it stand still, beside those in the incidents of which payshard.availability is made.
+sub compare
+{
+	my ($self) = @_;
+	my (%down, %why);
+	my $c = $self->{cluster};
+	my ($status, $out) = $c->try_sql($c->any, <<'SQL');
+SELECT s, extract(epoch FROM failed), extract(epoch FROM greatest(failed, coalesce(until, now()))), kind || ' of ' || node FROM (
+	SELECT s, failed, open_again AS until, kind, node FROM payshard.incidents, unnest(shards) s WHERE kind <> 'rebuild'
+	UNION ALL SELECT s, failed, resumed, kind, node FROM payshard.incidents, unnest(paused) s WHERE kind <> 'rebuild') i
+SQL
+	return if $status != 0;
+	push @{ $down{ $_->[0] } }, [ @$_[ 1 .. 3 ] ] foreach map { [ split /\|/ ] } split /\n/, $out;
+	foreach my $round (@{ $self->{rounds} })
+	{
+		my @differ;
+		foreach my $shard (sort { $a <=> $b } keys %{ $round->{stood} })
+		{
+			my $stood = _seconds_within($round->{begun}, $round->{ended}, @{ $round->{stood}{$shard} });
+			my $said = _seconds_within($round->{begun}, $round->{ended}, @{ $down{$shard} // [] });
+			$self->{compared}++;
+			next if abs($said - $stood) <= $tolerance_s;
+			$self->{unequal}++;
+			$self->{worst} = abs($said - $stood) if abs($said - $stood) > $self->{worst};
+			push @differ, sprintf '%.1f s / %.1f s', $stood, $said;
+		}
+		push @{ $self->{differences} }, sprintf '%s: %d shards differ (clients / availability: %s)', $round->{name}, scalar(@differ), join(', ', splice @differ, 0, 4)
+		  if @differ;
+	}
+	return;
+}
+
+# The nearest rank, of sorted numbers.
+sub _rank
+{
+	my ($share, @sorted) = @_;
+	my $k = int($share * @sorted + 0.999999) - 1;
+	return $sorted[ $k < 0 ? 0 : $k ];
+}
+
+sub _figures
+{
+	my (@numbers) = @_;
+	my @sorted = sort { $a <=> $b } @numbers;
+	return sprintf '%6.2f %6.2f %6.2f', _rank(0.5, @sorted), _rank(0.99, @sorted), $sorted[-1];
+}
+
+sub text
+{
+	my ($self, $check, $faults) = @_;
+	my $n = 0;
+	$n += $_ foreach values %{ $self->{tally} };
+	my $list = sub { my ($h) = @_; return join ', ', map { "$_ $h->{$_}" } sort keys %$h; };
+	my $text = sprintf "rounds %d in %d s\nfaults: %s\n", $self->{n_rounds}, time() - $self->{begun}, $list->($faults->{count});
+
+	$text .= "left out here: $_\n" foreach @{ $faults->{left_out} // [] };
+	$text .= "operations $n: " . $list->($self->{by_kind}) . "\n";
+	$text .= sprintf "acknowledged %d, aborted %d, unknown %d\n", map { $self->{tally}{$_} // 0 } qw(ack aborted unknown);
+	$text .= 'SQLSTATEs of those not acknowledged: ' . $list->($self->{states}) . "\n";
+	$text .= sprintf "%-28s %6s  %s   %s\n", 's', 'shards', 'unavailable p50 / p99 / max', 'recovery p50 / p99 / max';
+	my @rows = map { [ $_, $self->{took}{$_} // [], $self->{recovery}{$_} // [] ] } sort keys %{ { %{ $self->{took} }, %{ $self->{recovery} } } };
+	my %all = (took => [ map { @{ $_->[1] } } @rows ], recovery => [ map { @{ $_->[2] } } @rows ]);
+	foreach my $row (@rows, [ 'all', $all{took}, $all{recovery} ])
+	{
+		my ($name, $took, $recovery) = @$row;
+		$text .= sprintf "%-28s %6d  %-27s   %s\n", $name, scalar(@$took), @$took ? _figures(@$took) : '-', @$recovery ? _figures(@$recovery) : '-';
+	}
+	$text .= sprintf "availability of shards, clients' logs beside payshard.availability: %d compared, %d more than %d s apart, worst %.1f s\n",
+	  $self->{compared}, $self->{unequal}, $tolerance_s, $self->{worst};
+	$text .= "  $_\n" foreach splice @{ $self->{differences} // [] }, 0, 30;
+	$text .= "other violations: $check->{other}\n" if $check->{other};
+	return $text;
+}
+
+1;
