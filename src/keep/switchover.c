@@ -291,9 +291,12 @@ hold_and_drain(void)
 
 /* ------------------------------------------------------------ doing */
 
+/* What was waited for holds for the incarnation in which it was. */
 static void
 about_to_propose(void)
 {
+	if (!job.is_proposed && ps_map_incarnation() != job.incarnation)
+		not_possible("this node has taken a new incarnation");
 	job.is_proposed = true;
 }
 
