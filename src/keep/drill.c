@@ -144,7 +144,8 @@ is_open_again(Drill *drill, PsMap *map)
 			(shard->waits != 0 || ps_map_node(map, shard->primary)->state != PS_NODE_UP))
 			is_open = false;
 	}
-	return is_open && (node->incarnation != drill->incarnation || node->state == PS_NODE_FAILED || is_out);
+	return is_open &&
+		(node->incarnation != drill->incarnation || node->state == PS_NODE_FAILED || is_out);
 }
 
 static void
@@ -207,7 +208,8 @@ rehearse(Drill *drill, PsMap *map)
 	drill->back_ms = (GetCurrentTimestamp() - drill->crashed) / 1000.0;
 	if (drill->is_stop)
 		(void) ps_maintain(drill->id, false, psprintf("drill: end of maintenance of node %s", drill->name));
-	(void) ps_plan_carry_out(ps_plan_home(ps_map_copy(), drill->id, drill->shards), NULL, &pause_ms);
+	(void) ps_plan_carry_out(ps_plan_home(ps_map_copy(), drill->id, drill->shards), NULL,
+							 &pause_ms);
 	drill->switchover_ms = Max(drill->switchover_ms, pause_ms);
 }
 
@@ -271,7 +273,8 @@ payshard_peer_crash(PG_FUNCTION_ARGS)
 	ps_require_peer();
 	ps_map_require_serving();
 	victim = ps_shared->applier;
-	if ((uint64) PG_GETARG_INT64(0) != ps_map_incarnation() || victim == NULL || victim->owner_pid == 0 ||
+	if ((uint64) PG_GETARG_INT64(0) != ps_map_incarnation() || victim == NULL ||
+		victim->owner_pid == 0 ||
 		strcmp(GetConfigOption("restart_after_crash", false, false), "on") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

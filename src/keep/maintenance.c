@@ -106,8 +106,9 @@ is_in_sync(PsMap *map, uint32 id)
 	{
 		const PsMapShard *shard = &map->shards[s];
 
-		if (PS_HAS_NODE(shard->waits, id) ||
-			PS_HAS_NODE(shard->placements & ~shard->in_sync & ~shard->arriving & ~shard->leaving, id))
+		PsNodeSet	missing = shard->placements & ~shard->in_sync & ~shard->arriving;
+
+		if (PS_HAS_NODE(shard->waits, id) || PS_HAS_NODE(missing & ~shard->leaving, id))
 			return false;
 	}
 	return true;

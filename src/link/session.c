@@ -48,7 +48,6 @@
 
 #define LOOK_MS 250				/* between two looks whether a node is gone */
 #define ROLLBACK_MS 2000		/* longest wait for a rollback or a cancel */
-
 typedef struct LinkKey
 {
 	uint32		node;
@@ -643,9 +642,9 @@ ps_link_next(PsLink *link)
 		while ((rest = next_result(link, ps_deadline(ROLLBACK_MS), &is_lost)) != NULL)
 			PQclear(rest);
 		link->is_busy = is_lost;
-		link->is_refused = !is_lost && link->may_refuse && is_refusal(result);
-		if (!link->is_refused)
+		if (is_lost || !link->may_refuse || !is_refusal(result))
 			throw_remote(link, result, link->sql);
+		link->is_refused = true;
 		PQclear(result);
 		return NULL;
 	}

@@ -109,7 +109,7 @@ run_nested(PsNested *nested)
 	const char *text = outer->es_sourceText ? outer->es_sourceText : "";
 	MemoryContext old = MemoryContextSwitchTo(nested->memory);
 	DestReceiver *dest = CreateDestReceiver(DestTuplestore);
-	PlannedStmt *plan = ps_route_plan(nested->query, text, 0, outer->es_param_list_info);
+	PlannedStmt *plan = ps_route_plan_inside(nested->query, text, outer->es_param_list_info);
 	QueryDesc  *desc;
 	/* planning may have waited for a failover; a transaction's snapshot stays */
 	bool		has_moved = nested->epoch != ps_map_epoch() && !IsolationUsesXactSnapshot();

@@ -553,6 +553,24 @@ ps_route_plan(Query *query, const char *text, int options, ParamListInfo params)
 }
 
 PlannedStmt *
+ps_route_plan_inside(Query *query, const char *text, ParamListInfo params)
+{
+	PlannedStmt *plan;
+
+	run_depth--;
+	PG_TRY();
+	{
+		plan = plan_routed(query, text, 0, params, true);
+	}
+	PG_FINALLY();
+	{
+		run_depth++;
+	}
+	PG_END_TRY();
+	return plan;
+}
+
+PlannedStmt *
 ps_route_plan_here(Query *query, const char *text)
 {
 	return plan_here(query, text, 0, NULL, PS_SCOPE_HERE);

@@ -44,6 +44,13 @@ extern PlannedStmt *ps_route_plan(Query *query, const char *query_string,
  */
 extern PlannedStmt *ps_route_plan_here(Query *query, const char *query_string);
 
+/*
+ * The same while the statement itself is being executed: what runs inside it is no
+ * function's or trigger's.
+ */
+extern PlannedStmt *ps_route_plan_inside(Query *query, const char *query_string,
+										 ParamListInfo params);
+
 /* What happens to a distributed table while PostgreSQL plans (scatter.c). */
 typedef enum PsScope
 {
