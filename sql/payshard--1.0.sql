@@ -884,9 +884,9 @@ COMMENT ON FUNCTION payshard.verify IS 'compares all copies in sync, each shard 
 -- Routing (R1 to R3)
 ----------------------------------------------------------------------
 
-CREATE FUNCTION payshard.local_scope(epoch bigint) RETURNS boolean
+CREATE FUNCTION payshard.local_scope(terms bigint) RETURNS boolean
 	LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'payshard_local_scope';
-COMMENT ON FUNCTION payshard.local_scope IS 'between nodes: marks a statement that reads only shards of which this node is the primary, in that epoch of the map; 40001 in another one';
+COMMENT ON FUNCTION payshard.local_scope IS 'between nodes: marks a statement that reads only shards of which this node is the primary; 40001 when its map has other primaries, by the sum of all shards'' terms';
 
 ----------------------------------------------------------------------
 -- What has happened (S3)

@@ -293,7 +293,7 @@ await_removed(uint32 id, const char *name)
 	ConditionVariableCancelSleep();
 	if (is_stopped)
 		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the removal of node \"%s\" was stopped", name),
 				 errdetail("payshard.rebalance_stop() was called."),
 				 errhint("It keeps the shards that it has; call payshard.remove_node() again, or payshard.rebalance_start().")));

@@ -95,6 +95,18 @@ ps_map_n_shards(void)
 	return ps_shared->map_loaded ? ps_shared->map.n_shards : 0;
 }
 
+uint64
+ps_map_terms(void)
+{
+	uint64		sum = 0;
+
+	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
+	for (int s = 0; ps_shared->map_loaded && s < ps_shared->map.n_shards; s++)
+		sum += ps_shared->map.shards[s].term;
+	LWLockRelease(&ps_shared->map_lock);
+	return sum;
+}
+
 char *
 ps_map_node_name(uint32 id)
 {

@@ -29,6 +29,11 @@ extern PsMap *ps_map_copy(void);
 extern bool ps_map_shard(int shard, PsMapShard *out);
 /* Number of shards, 0 = no map. */
 extern int	ps_map_n_shards(void);
+/*
+ * The terms of all shards, added up: two maps of one cluster in which it is the same
+ * have the same primaries, whatever else is different.
+ */
+extern uint64 ps_map_terms(void);
 /* A node's name, palloc'd; "node <id>" when unknown. */
 extern char *ps_map_node_name(uint32 id);
 /* Up to which incarnation a node is settled (F5); 0 when unknown. */

@@ -828,18 +828,19 @@ route_run(PS_EXECUTOR_RUN_ARGUMENTS)
 	PG_END_TRY();
 }
 
-/* local_scope(epoch): see scatter.c */
+/* local_scope(terms): see scatter.c */
 Datum
 payshard_local_scope(PG_FUNCTION_ARGS)
 {
-	uint64		epoch = (uint64) PG_GETARG_INT64(0);
+	uint64		terms = (uint64) PG_GETARG_INT64(0);
 
-	if (epoch != ps_map_epoch() || ps_lease_require())
+	(void) ps_lease_require();
+	if (terms != ps_map_terms())
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the nodes do not have the same map"),
-				 errdetail("The statement was planned in epoch " UINT64_FORMAT
-						   ", this node has " UINT64_FORMAT ".", epoch, ps_map_epoch()),
+				 errdetail("Shards have other primaries here, in epoch " UINT64_FORMAT
+						   ", than where the statement was planned.", ps_map_epoch()),
 				 errhint("Retry the transaction.")));
 	PG_RETURN_BOOL(true);
 }

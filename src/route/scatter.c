@@ -9,10 +9,10 @@
  * nodes concerned.  The rest of the plan (joins, aggregates, order) runs here.
  *
  * The statement sent is SELECT columns FROM table WHERE filters AND
- * payshard.local_scope(epoch): the other node's planner (route.c) makes all
+ * payshard.local_scope(terms): the other node's planner (route.c) makes all
  * partitions dummy of which it is not the primary, and the function refuses
- * with 40001 when its map is not of that epoch.  The epoch is a constant in
- * the text, so that no plan prepared under another map is ever used.
+ * with 40001 when the primaries of its map are others (ps_map_terms).  The number is
+ * a constant in the text, so that no plan prepared under other ones is ever used.
  *
  * Not for tables that are changed or locked: those rows are elsewhere.
  */
@@ -56,7 +56,7 @@ enum
 	SCATTER_NODES,				/* IntList */
 	SCATTER_ATTNOS,				/* IntList: columns asked for */
 	SCATTER_USER,				/* OidList of one: as whom */
-	SCATTER_EPOCH				/* String: the map it was planned with */
+	SCATTER_TERMS				/* String: of the map it was planned with */
 };
 
 typedef struct ScatterState
@@ -335,15 +335,15 @@ used_columns(RelOptInfo *rel, Oid relid, List *tlist, List *quals)
 	return attnos;
 }
 
-/* SELECT attnos FROM the table WHERE quals AND local_scope(epoch) */
+/* SELECT attnos FROM the table WHERE quals AND local_scope(terms) */
 static Query *
 make_query(PlannerInfo *root, Index rti, List *attnos, List *quals)
 {
 	Query	   *query = makeNode(Query);
 	RangeTblEntry *rte = copyObject(root->simple_rte_array[rti]);
 	RangeTblRef *ref = makeNode(RangeTblRef);
-	Const	   *epoch = makeConst(INT8OID, -1, InvalidOid, 8,
-								  Int64GetDatum((int64) ps_map_epoch()), false, FLOAT8PASSBYVAL);
+	Const	   *terms = makeConst(INT8OID, -1, InvalidOid, 8,
+								  Int64GetDatum((int64) ps_map_terms()), false, FLOAT8PASSBYVAL);
 	ListCell   *cell;
 
 	rte->securityQuals = NIL;
@@ -356,7 +356,7 @@ make_query(PlannerInfo *root, Index rti, List *attnos, List *quals)
 	query->rtable = list_make1(rte);
 	quals = copyObject(quals);
 	ChangeVarNodes((Node *) quals, rti, 1, 0);
-	quals = lappend(quals, makeFuncExpr(ps_scatter_marker(), BOOLOID, list_make1(epoch),
+	quals = lappend(quals, makeFuncExpr(ps_scatter_marker(), BOOLOID, list_make1(terms),
 										InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL));
 	ref->rtindex = 1;
 	query->jointree = makeFromExpr(list_make1(ref), (Node *) make_ands_explicit(quals));
@@ -421,7 +421,7 @@ make_scan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist,
 	scan->custom_exprs = params;
 	scan->custom_private = list_make5(makeString(text), linitial(path->custom_private), attnos,
 									  list_make1_oid(user_of(root, rte)),
-									  makeString(psprintf(UINT64_FORMAT, ps_map_epoch())));
+									  makeString(psprintf(UINT64_FORMAT, ps_map_terms())));
 	return (Plan *) scan;
 }
 
@@ -449,7 +449,7 @@ begin(CustomScanState *node, EState *estate, int eflags)
 	state->is_random = (eflags & (EXEC_FLAG_BACKWARD | EXEC_FLAG_REWIND | EXEC_FLAG_MARK)) != 0;
 	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
 		return;
-	if (strtou64(strVal(list_nth(scan->custom_private, SCATTER_EPOCH)), NULL, 10) != ps_map_epoch())
+	if (strtou64(strVal(list_nth(scan->custom_private, SCATTER_TERMS)), NULL, 10) != ps_map_terms())
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the placement of shards has changed since the statement was planned"),

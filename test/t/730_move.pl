@@ -58,6 +58,15 @@ $p->finish;
 my $four = $c->new_server;
 my $begun = $c->sql(1, 'SELECT max(epoch) FROM payshard.map_history');
 pay(600, 1 .. 3);
+# Reads of all shards go on, too: one copy of each account, at any time.
+my $reads = "$p->{dir}/reads";
+my $reader = fork() // die;
+if ($reader == 0)
+{
+	open STDOUT, '>', "$reads.out"; open STDERR, '>', "$reads.err";
+	open my $in, '>', "$reads.sql" or die; print $in "SELECT count(*) FROM accounts;\n" x 400; close $in;
+	exec { 'psql' } 'psql', '-XAtq', '-v', 'VERBOSITY=sqlstate', '-d', $c->node(2)->connstr('postgres'), '-f', "$reads.sql" or POSIX::_exit(1);
+}
 $c->add_node($four, zone => 'z4');
 my $plan = $c->sql(2, 'SELECT shard, from_node, to_node, bytes > 0, reason FROM payshard.rebalance_plan() ORDER BY 1, 2');
 note($plan);
@@ -73,6 +82,11 @@ is($c->sql(3, "SELECT payshard.rebalance_wait('2 minutes')"), 't', 'it ends, as 
 my $is_loaded = grep { !PayshardPayments::is_through($_) } @{ $p->{clients} };
 note("clients still at work: $is_loaded");
 $p->finish;
+waitpid($reader, 0);
+my %read;
+$read{$_}++ foreach split /\n/, PostgreSQL::Test::Utils::slurp_file("$reads.out") . PostgreSQL::Test::Utils::slurp_file("$reads.err");
+note('reads of all shards: ' . join(', ', map { "$_: $read{$_}" } sort keys %read));
+is(join(', ', grep { /^\d+$/ && $_ != 128 } keys %read), '', 'no read of all shards missed one, or saw one twice');
 my %failed;
 $failed{ $p->{state}{$_} // 'none' }++ foreach grep { $p->{outcome}{$_} ne 'ok' } keys %{ $p->{outcome} };
 is(join(', ', map { "$_: $failed{$_}" } sort keys %failed), '', 'no client heard an error');
