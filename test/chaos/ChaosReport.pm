@@ -127,6 +127,9 @@ SELECT s, extract(epoch FROM failed), extract(epoch FROM greatest(failed, coales
 	UNION ALL SELECT s, failed, resumed, kind, node FROM payshard.incidents, unnest(paused) s WHERE kind <> 'rebuild') i
 SQL
 	return if $status != 0;
+	# to the log of the test, for who wants to know why
+	print $c->sql($c->any, 'TABLE payshard.incidents'), "\n", $c->sql($c->any, 'SELECT epoch, at, kind, node, shards, detail, reason, observer '
+		  . 'FROM payshard.events ORDER BY at DESC LIMIT 2000'), "\n";
 	push @{ $down{ $_->[0] } }, [ @$_[ 1 .. 3 ] ] foreach map { [ split /\|/ ] } split /\n/, $out;
 	foreach my $round (@{ $self->{rounds} })
 	{
@@ -139,7 +142,7 @@ SQL
 			next if abs($said - $stood) <= $tolerance_s;
 			$self->{unequal}++;
 			$self->{worst} = abs($said - $stood) if abs($said - $stood) > $self->{worst};
-			push @differ, sprintf '%.1f s / %.1f s', $stood, $said;
+			push @differ, sprintf '%d: %.1f / %.1f s', $shard, $stood, $said;
 		}
 		push @{ $self->{differences} }, sprintf '%s: %d shards differ (clients / availability: %s)', $round->{name}, scalar(@differ), join(', ', splice @differ, 0, 4)
 		  if @differ;
