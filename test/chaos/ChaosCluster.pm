@@ -29,7 +29,7 @@ use PostgreSQL::Test::Utils ();
 use Test::More;
 
 my $network = '10.77.0';
-my $wal_mb = 192;
+my $wal_mb = 400;
 my ($machine) = $Config{archname} =~ /^([^-]+)/;
 my %setns = (x86_64 => 308, aarch64 => 268);
 my %unshare = (x86_64 => 272, aarch64 => 97);

@@ -18,7 +18,7 @@ use Test::More;
 use Time::HiRes qw(time usleep sleep);
 
 my $warm_s = 1.5;
-my $sync_s = 180;
+my $sync_s = 300;
 my $pause_s = 150;
 my $told_s = 12;
 

@@ -30,7 +30,7 @@ sub new
 	my $dir = PostgreSQL::Test::Utils::tempdir();
 	my $self = bless {
 		cluster => $cluster, dir => $dir, ops => {}, tail => [], clients => [], accounts => $accounts,
-		acks => {}, unread => [], %options }, $class;
+		unread => [], %options }, $class;
 
 	PostgreSQL::Test::Utils::system_or_bail('gcc', '-O2', '-Wall', '-I', include_dir(), '-o', "$dir/chaosclient",
 		"$options{source}/client.c", '-lpq');
