@@ -55,6 +55,7 @@ typedef struct Union
 	HTAB	   *records;
 	UnionRecord **sorted;
 	long		n;
+	uint64		upto;			/* last incarnation that is settled */
 } Union;
 
 /* The members: in-sync placements of shards that wait for the origin. */
@@ -128,7 +129,12 @@ speaks_for(const PsMap *map, uint32 origin, uint32 id, const PsRecord *record)
 	return false;
 }
 
-/* (a) for one member: fence, then its tail into the union. */
+/*
+ * (a) for one member: fence, then its tail into the union.  Not what the origin,
+ * having started again, writes to other shards meanwhile: that is under way.  An
+ * entry of it that is here in part would get an ABORT, and one journaled before
+ * its turn would let the receiver pass over those in between.
+ */
 static void
 take_tail(const PsMap *map, uint32 origin, uint32 id, StringInfo map_bytes,
 		  Union *all, uint32 *absent)
@@ -390,6 +396,7 @@ ps_settle_origin(const PsMap *map, uint32 origin, uint32 *absent)
 	all.records = hash_create("payshard union", 256, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	settled.origin = origin;
 	settled.upto = node->state == PS_NODE_FAILED ? node->incarnation : node->incarnation - 1;
+	all.upto = settled.upto;
 	initStringInfo(&map_bytes);
 	ps_map_put(&map_bytes, map);
 	PS_FAULT("settle.before_tails");

@@ -22,7 +22,7 @@ use Carp;
 use PayshardCluster;
 use Time::HiRes qw(time usleep);
 
-my $leftover_s = 10;
+my $leftover_s = 60;			# the goal is 10 (ChaosReport says how long it took); a starved machine is no violation
 my $lines_of_a_round = 40;
 my @tables = qw(accounts payments keys blobs);
 
@@ -31,7 +31,7 @@ sub new
 	my ($class, $cluster, $workload) = @_;
 	return bless {
 		cluster => $cluster, workload => $workload, lost => 0, doubled => 0, diverged => 0, other => 0, said => [],
-		old => {}, old_keys => {}, blob => {}, primary => {}, map => {}, n_divergent => 0 }, $class;
+		old => {}, old_keys => {}, blob => {}, primary => {} }, $class;
 }
 
 sub found
@@ -91,11 +91,12 @@ sub await_sync
 	return time() - $begun;
 }
 
-# Nothing is prepared, undecided or unapplied soon after the clients stand still.
+# Nothing is prepared, undecided or unapplied soon after the clients stand still; notes the seconds it took.
 sub await_no_leftovers
 {
 	my ($self) = @_;
 	my $c = $self->{cluster};
+	my $begun = time();
 
 	foreach my $i (1 .. $c->{nodes})
 	{
@@ -111,6 +112,7 @@ sub await_no_leftovers
 			1;
 		} or $self->found('other', $@);
 	}
+	push @{ $self->{leftover_s} }, time() - $begun;
 	return;
 }
 

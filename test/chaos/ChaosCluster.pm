@@ -29,7 +29,7 @@ use PostgreSQL::Test::Utils ();
 use Test::More;
 
 my $network = '10.77.0';
-my $wal_mb = 192;
+my $wal_mb = 400;
 my ($machine) = $Config{archname} =~ /^([^-]+)/;
 my %setns = (x86_64 => 308, aarch64 => 268);
 my %unshare = (x86_64 => 272, aarch64 => 97);
@@ -190,12 +190,24 @@ sub conninfo
 	return "host=$network.$i port=" . $self->node($i)->port . ' dbname=postgres';
 }
 
+# Rules of the protocol that are off from the node's first moment on (src/node/fault.h): what is found then
+# says what the checkers are worth.
+sub _rules_off
+{
+	my ($self, $i) = @_;
+	open my $file, '>', $self->node($i)->data_dir . '/payshard_fault.conf' or croak $!;
+	print $file map { "$_ off 1\n" } split /[ ,]+/, $self->{rules_off};
+	close $file or croak $!;
+	return;
+}
+
 # Starts node i in its network, with its preloaded library; returns 0 if it does not come up.
 sub start
 {
 	my ($self, $i, %options) = @_;
 	local $ENV{LD_PRELOAD} = "$self->{dir}/preload.so";
 	local $ENV{CHAOS_CONTROL} = "$self->{dir}/control$i";
+	$self->_rules_off($i) if $self->{rules_off} && !$self->is_running($i);
 
 	return $self->in_network($i, sub { return $self->SUPER::start($i, %options); });
 }

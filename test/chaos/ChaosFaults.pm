@@ -32,7 +32,7 @@ my %catalogue = (
 	cut_out => { weight => 2, seconds => [ 2, 9 ], inject => \&_cut_out },
 	cut_in => { weight => 2, seconds => [ 2, 9 ], inject => \&_cut_in },
 	cut_pair => { weight => 3, seconds => [ 2, 9 ], inject => \&_cut_pair },
-	flaky_link => { weight => 3, seconds => [ 3, 8 ], inject => \&_flaky_link },
+	flaky_link => { weight => 3, seconds => [ 3, 8 ], alone => 1, inject => \&_flaky_link },
 	delay => { weight => 2, seconds => [ 3, 8 ], inject => \&_delay,
 		needs => sub { return $_[0]->has_netem ? '' : 'the kernel has no netem, or there are no namespaces'; } },
 	fsync_error => { weight => 2, seconds => [ 1, 5 ], inject => \&_fsync_error },

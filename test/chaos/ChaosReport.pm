@@ -24,7 +24,7 @@ sub new
 	my ($class, $cluster) = @_;
 	return bless {
 		cluster => $cluster, tally => {}, by_kind => {}, states => {}, took => {}, recovery => {}, faults => [], n_rounds => 0,
-		compared => 0, unequal => 0, worst => 0, begun => time() }, $class;
+		worst => 0, begun => time() }, $class;
 }
 
 sub begin_round
@@ -127,24 +127,44 @@ SELECT s, extract(epoch FROM failed), extract(epoch FROM greatest(failed, coales
 	UNION ALL SELECT s, failed, resumed, kind, node FROM payshard.incidents, unnest(paused) s WHERE kind <> 'rebuild') i
 SQL
 	return if $status != 0;
+	# to the log of the test, for who wants to know why
+	print $c->sql($c->any, 'TABLE payshard.incidents'), "\n", $c->sql($c->any, 'SELECT epoch, at, kind, node, shards, detail, reason, observer '
+		  . 'FROM payshard.events ORDER BY at DESC LIMIT 2000'), "\n";
 	push @{ $down{ $_->[0] } }, [ @$_[ 1 .. 3 ] ] foreach map { [ split /\|/ ] } split /\n/, $out;
 	foreach my $round (@{ $self->{rounds} })
 	{
-		my @differ;
-		foreach my $shard (sort { $a <=> $b } keys %{ $round->{stood} })
+		my $sum = $self->{by_name}{ $round->{name} } //= { n => 0, unequal => 0, stood => 0, said => 0 };
+		foreach my $shard (keys %{ $round->{stood} })
 		{
 			my $stood = _seconds_within($round->{begun}, $round->{ended}, @{ $round->{stood}{$shard} });
 			my $said = _seconds_within($round->{begun}, $round->{ended}, @{ $down{$shard} // [] });
-			$self->{compared}++;
-			next if abs($said - $stood) <= $tolerance_s;
-			$self->{unequal}++;
-			$self->{worst} = abs($said - $stood) if abs($said - $stood) > $self->{worst};
-			push @differ, sprintf '%.1f s / %.1f s', $stood, $said;
+			my $apart = abs($said - $stood);
+			$sum->{n}++;
+			$sum->{unequal}++ if $apart > $tolerance_s;
+			$sum->{stood} += $stood;
+			$sum->{said} += $said;
+			$self->{worst} = $apart if $apart > $self->{worst};
+			print sprintf("differs: %s at %.1f, shard %d: clients %.1f s, availability %.1f s\n", $round->{name}, $round->{begun}, $shard, $stood, $said)
+			  if $apart > $tolerance_s;
 		}
-		push @{ $self->{differences} }, sprintf '%s: %d shards differ (clients / availability: %s)', $round->{name}, scalar(@differ), join(', ', splice @differ, 0, 4)
-		  if @differ;
 	}
 	return;
+}
+
+sub _comparison
+{
+	my ($self) = @_;
+	my $by_name = $self->{by_name} // return "not compared\n";
+	my %total = (n => 0, unequal => 0);
+	my $text = '';
+
+	foreach my $name (sort keys %$by_name)
+	{
+		my $sum = $by_name->{$name};
+		$total{$_} += $sum->{$_} foreach keys %total;
+		$text .= sprintf "  %-28s %d of %d apart; shard seconds down: clients %.1f, availability %.1f\n", $name, @$sum{qw(unequal n stood said)} if $sum->{unequal};
+	}
+	return sprintf("%d of %d (shard, round) more than %d s apart, worst %.1f s\n", $total{unequal}, $total{n}, $tolerance_s, $self->{worst}) . $text;
 }
 
 # The nearest rank, of sorted numbers.
@@ -182,9 +202,10 @@ sub text
 		my ($name, $took, $recovery) = @$row;
 		$text .= sprintf "%-28s %6d  %-27s   %s\n", $name, scalar(@$took), @$took ? _figures(@$took) : '-', @$recovery ? _figures(@$recovery) : '-';
 	}
-	$text .= sprintf "availability of shards, clients' logs beside payshard.availability: %d compared, %d more than %d s apart, worst %.1f s\n",
-	  $self->{compared}, $self->{unequal}, $tolerance_s, $self->{worst};
-	$text .= "  $_\n" foreach splice @{ $self->{differences} // [] }, 0, 30;
+	my $leftover_s = $check->{leftover_s} // [];
+	$text .= sprintf "nothing prepared, undecided or unapplied after (p50 / p99 / max, s): %s; %d of %d rounds took more than 10 s\n",
+	  _figures(@$leftover_s), scalar(grep { $_ > 10 } @$leftover_s), scalar(@$leftover_s) if @$leftover_s;
+	$text .= "down by the clients' logs beside payshard.availability: " . $self->_comparison;
 	$text .= "other violations: $check->{other}\n" if $check->{other};
 	return $text;
 }

@@ -18,11 +18,11 @@ use Test::More;
 use Time::HiRes qw(time usleep sleep);
 
 my $warm_s = 1.5;
-my $sync_s = 180;
+my $sync_s = 300;
 my $pause_s = 150;
 my $told_s = 12;
 
-# new(%options): source, seed, seconds, rounds, faults (names of kinds), conf; quiet => sub that says a line
+# new(%options): source, seed, seconds, rounds, faults (names of kinds), rules_off, conf; quiet => sub that says a line
 sub new
 {
 	my ($class, %options) = @_;
@@ -35,7 +35,7 @@ sub new
 	$self->{seed} //= int(time()) % 1_000_000;
 	$self->say("seed $self->{seed}: CHAOS_SEED=$self->{seed} repeats this sequence of faults");
 	my $c = $self->{cluster} = ChaosCluster->new(
-		nodes => 3, shards => 16, auto => 1, source => $options{source}, conf => $options{conf} // '');
+		nodes => 3, shards => 16, auto => 1, source => $options{source}, conf => $options{conf} // '', rules_off => $options{rules_off});
 	$self->say(ChaosCluster->has_namespaces ? 'nodes have networks of their own, and their WAL on small disks'
 		: 'no namespaces here: links go through a proxy');
 	$self->{workload} = ChaosWorkload->new($c, source => $options{source});

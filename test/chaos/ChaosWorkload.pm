@@ -19,8 +19,9 @@ use Time::HiRes qw(time usleep);
 
 # kind => [clients at each node, pause between operations in ms]
 my %kinds = (
-	pay => [ 3, 25 ], hot => [ 1, 60 ], race => [ 1, 120 ], save => [ 1, 80 ], big => [ 1, 3000 ], retry => [ 1, 60 ]);
+	pay => [ 1, 25 ], hot => [ 1, 60 ], race => [ 1, 120 ], save => [ 1, 80 ], big => [ 1, 3000 ], retry => [ 1, 60 ]);
 my $accounts = 64;
+my $post_ms = 120;				# pause of the clients that stay with one shard, at two nodes for each shard
 my $answer_ms = 40_000;
 
 sub new
@@ -29,7 +30,7 @@ sub new
 	my $dir = PostgreSQL::Test::Utils::tempdir();
 	my $self = bless {
 		cluster => $cluster, dir => $dir, ops => {}, tail => [], clients => [], accounts => $accounts,
-		acks => {}, unread => [], %options }, $class;
+		unread => [], %options }, $class;
 
 	PostgreSQL::Test::Utils::system_or_bail('gcc', '-O2', '-Wall', '-I', include_dir(), '-o', "$dir/chaosclient",
 		"$options{source}/client.c", '-lpq');
@@ -38,8 +39,13 @@ sub new
 	{
 		foreach my $kind (sort keys %kinds)
 		{
-			$self->_start($node, $kind) foreach 1 .. $kinds{$kind}[0];
+			$self->_start($node, $kind, $accounts, $kinds{$kind}[1]) foreach 1 .. $kinds{$kind}[0];
 		}
+	}
+	my %account_of = map { $self->{shard}{$_} => $_ } 1 .. $accounts;
+	foreach my $shard (sort { $a <=> $b } keys %account_of)
+	{
+		$self->_start(1 + ($shard + $_) % $cluster->{nodes}, 'post', -$account_of{$shard}, $post_ms) foreach 0, 1;
 	}
 	return $self;
 }
@@ -76,7 +82,7 @@ SQL
 
 sub _start
 {
-	my ($self, $node, $kind) = @_;
+	my ($self, $node, $kind, $which, $pause_ms) = @_;
 	my $number = @{ $self->{clients} } + 1;
 	my $log = "$self->{dir}/client$number-$kind-n$node.log";
 
@@ -86,7 +92,7 @@ sub _start
 	{
 		open STDIN, '<&', $read;
 		close $write;
-		exec "$self->{dir}/chaosclient", $kind, $number, $accounts, $kinds{$kind}[1], $answer_ms, $log,
+		exec "$self->{dir}/chaosclient", $kind, $number, $which, $pause_ms, $answer_ms, $log,
 		  $self->{cluster}->node($node)->connstr('postgres')
 		  or POSIX::_exit(127);
 	}

@@ -24,7 +24,7 @@ my $run = eval {
 	ChaosRun->new(
 		source => Cwd::abs_path(File::Basename::dirname(__FILE__)),
 		seed => $ENV{CHAOS_SEED} || undef, seconds => $ENV{CHAOS_SECONDS} || 600,
-		rounds => $ENV{CHAOS_ROUNDS}, faults => $ENV{CHAOS_FAULTS});
+		rounds => $ENV{CHAOS_ROUNDS}, faults => $ENV{CHAOS_FAULTS}, rules_off => $ENV{CHAOS_RULES_OFF});
 } or BAIL_OUT($@);
 $run->go;
 exit($run->finish ? 0 : 1);

@@ -7,7 +7,10 @@
  * standard input: "run ROUND", "pause" (answered with "paused ROUND" in the log, the
  * operation under way settled before), "quit", and the end of the input, which is quit.
  *
+ * ACCOUNTS is how many there are; -17: account 17 only.
+ *
  * KIND		what one operation is
+ * post		pay, on one account: whatever holds up other shards, this client goes on in its own
  * pay		a payment and the balance of its account, one transaction; now and then its last
  *			acknowledged payment is read again
  * hot		the same, all on two accounts: clients wait for each other's row locks
@@ -423,7 +426,7 @@ static void
 begin(Operation *o)
 {
 	o->id = (int64_t) number * 1000000000 + ++next_id;
-	o->account = 1 + next_random() % (strcmp(kind, "hot") == 0 ? 2 : accounts);
+	o->account = accounts < 0 ? -accounts : 1 + next_random() % (strcmp(kind, "hot") == 0 ? 2 : accounts);
 	if (strcmp(kind, "race") == 0)
 		o->account = now_ms(CLOCK_REALTIME) / RACE_MS;
 	if (strcmp(kind, "big") == 0)
