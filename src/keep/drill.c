@@ -75,7 +75,8 @@ ask(uint32 id, const char *sql, int n, PsArg *args)
 	if (conn == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("node \"%s\" cannot be reached", name)));
+				 errmsg("node \"%s\" cannot be reached", name),
+				 errhint("See payshard.nodes.")));
 	result = ps_conn_call(conn, sql, n, args, false, ps_deadline(ps_call_timeout_ms));
 	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
 	{
@@ -246,7 +247,9 @@ payshard_drill(PG_FUNCTION_ARGS)
 	if (!drill->is_stop && strcmp(how, "kill") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a drill is of kind \"kill\" or \"stop\", not \"%s\"", how)));
+				 errmsg("\"%s\" is no kind of drill", how),
+				 errdetail("A drill is of kind kill or stop."),
+				 errhint("See payshard.drill() in doc/operations.md.")));
 	map = ps_map_copy();
 	node = ps_failover_member(map, text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	require_possible(map, node);
@@ -279,7 +282,8 @@ payshard_peer_crash(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this node is not ready for a drill"),
-				 errdetail("It has started again meanwhile, or would not come back by itself.")));
+				 errdetail("It has started again meanwhile, or would not come back by itself."),
+				 errhint("See payshard.nodes, and restart_after_crash.")));
 	ereport(LOG,
 			(errmsg("payshard: drill: process %d is killed, and with it all of this server", victim->owner_pid)));
 	kill(victim->owner_pid, SIGKILL);

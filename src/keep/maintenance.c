@@ -156,7 +156,8 @@ payshard_start_maintenance(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("start_maintenance needs a node")));
+				 errmsg("start_maintenance needs a node"),
+				 errhint("See payshard.nodes.")));
 	map = ps_map_copy();
 	node = ps_failover_member(map, text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	why = PG_ARGISNULL(1) ? "" : psprintf(": %s", text_to_cstring(PG_GETARG_TEXT_PP(1)));

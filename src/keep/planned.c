@@ -259,7 +259,8 @@ require_argument(FunctionCallInfo fcinfo)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("switchover needs a node or a shard")));
+				 errmsg("switchover needs a node or a shard"),
+				 errhint("For example: SELECT * FROM payshard.switchover('n2').")));
 }
 
 static void
@@ -267,7 +268,9 @@ same_node(const char *name)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("node \"%s\" cannot give its shards to itself", name)));
+			 errmsg("node \"%s\" cannot give its shards to itself", name),
+			 errdetail("The node and the target are the same."),
+			 errhint("Name another target, or none.")));
 }
 
 /* switchover(node, target) -> rows (from_node, to_node, shards, pause_ms) */
@@ -307,7 +310,8 @@ payshard_switchover_shard(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("there is no shard %d", s),
-				 errhint("Shards have the numbers 0 to %d; see payshard.shards.", map->n_shards - 1)));
+				 errdetail("Shards are numbered 0 to %d.", map->n_shards - 1),
+				 errhint("See payshard.shards.")));
 	primary = ps_map_node_name(map->shards[s].primary);
 	target = target_of(fcinfo, 1, map);
 	if (target == map->shards[s].primary)

@@ -291,9 +291,12 @@ hold_and_drain(void)
 
 /* ------------------------------------------------------------ doing */
 
+/* What was waited for holds for the incarnation in which it was. */
 static void
 about_to_propose(void)
 {
+	if (!job.is_proposed && ps_map_incarnation() != job.incarnation)
+		not_possible("this node has taken a new incarnation");
 	job.is_proposed = true;
 }
 
@@ -382,7 +385,8 @@ payshard_peer_switch(PG_FUNCTION_ARGS)
 		if (numbers[i] < 0 || numbers[i] >= ps_map_n_shards())
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("there is no shard %d", numbers[i])));
+					 errmsg("there is no shard %d", numbers[i]),
+					 errhint("Nodes of one cluster have the same shards.")));
 		shards[numbers[i]] = true;
 	}
 	PG_RETURN_FLOAT8(ps_switch_shards(shards, PG_GETARG_INT32(1)));

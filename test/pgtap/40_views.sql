@@ -1,7 +1,7 @@
 -- What a user may rely on: the views and their columns, a comment on each, and
 -- who may see and call what.
 BEGIN;
-SELECT plan(70);
+SELECT plan(74);
 
 CREATE TEMP TABLE promised (view text, columns text[]);
 INSERT INTO promised VALUES
@@ -18,7 +18,8 @@ INSERT INTO promised VALUES
 	('stat_commits', '{commits,aborts,unknown_outcomes,wait_ms,wait_ms_max,batches,records,sent_bytes,apply_transactions,apply_records,stats_reset}'),
 	('silences', '{observer,node,last_heard,detected,heard_again}'),
 	('events', '{epoch,at,kind,node,shards,detail,reason,observer}'),
-	('incidents', '{node,kind,failed,detected,decided,open_again,resumed,returned,back_in_sync,shards,paused,transactions_lost,entries_settled,epoch,reason}'),
+	('incidents', '{node,kind,failed,detected,decided,open_again,resumed,returned,back_in_sync,shards,paused,transactions_lost,entries_settled,epoch,reason,planned}'),
+	('planned', '{node_id,node,kind,since,until,detail}'),
 	('availability', '{scope,name,since,window_s,up_s,down_s,planned_s,unknown_s,availability,nines}'),
 	('recovery_stats', '{incidents,failovers,mttr_s,mtbf_s,worst_s,p95_s,fault_s,recovery_s,unavailability_ratio,transactions_lost}');
 
@@ -55,6 +56,7 @@ SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
 	WHERE p.pronamespace = 'payshard'::regnamespace AND a.grantee = 0
 		AND p.proname IN ('create_cluster', 'add_node', 'remove_node', 'set_node', 'failover', 'rebuild_node',
+			'switchover', 'start_maintenance', 'stop_maintenance', 'drill',
 			'rebalance_plan', 'rebalance_start', 'rebalance_wait', 'rebalance_stop', 'verify', 'stat_reset', 'grant_peer', 'status', 'ring')$$,
 	'PUBLIC calls nothing that changes the cluster or reveals it');
 SELECT is_empty($$
@@ -70,7 +72,7 @@ GRANT pg_monitor TO pgtap_watcher;
 SELECT payshard.grant_peer('pgtap_peer');
 SET ROLE pgtap_watcher;
 SELECT lives_ok('SELECT * FROM payshard.' || view, 'a member of pg_monitor reads ' || view)
-FROM unnest('{availability,events,in_doubt,incidents,recovery_stats,replication,moves,balance,jobs}'::text[]) view;
+FROM unnest('{availability,events,in_doubt,incidents,planned,recovery_stats,replication,moves,balance,jobs}'::text[]) view;
 SELECT lives_ok('SELECT payshard.status()', 'and sees the status');
 SELECT isnt((SELECT conninfo FROM payshard.nodes LIMIT 1), NULL, 'and how nodes are reached');
 SELECT is((SELECT count(*) FROM payshard.nodes WHERE conninfo ~ 'pass|user='), 0::bigint, 'but no user and no password');

@@ -2,7 +2,7 @@
 -- and hint.  What several nodes add, and that nothing has changed then, is in
 -- test/t/160_bad_input.pl.
 BEGIN;
-SELECT plan(33);
+SELECT plan(43);
 
 -- The whole list: a new function has to be put here, or revoked.
 SELECT set_eq($$
@@ -32,7 +32,7 @@ SELECT set_eq($$
 	SELECT proname::text FROM pg_proc WHERE pronamespace = 'payshard'::regnamespace AND prosecdef$$,
 	'{peer_learn,peer_prepare,peer_accept,peer_hello,peer_journal,peer_tail,peer_settle_journal,peer_settle_apply,peer_history,peer_events,
 	peer_spans,peer_moves,peer_shard_bytes,peer_heard,peer_suspects,peer_hold,peer_table_digests,peer_digest,peer_await_applied,peer_join_begin,peer_join_keys,peer_copy,
-	peer_join_copied,peer_take_dirty,peer_verify,verify,map_incidents}'::text[],
+	peer_join_copied,peer_take_dirty,peer_switch,peer_note,peer_verify,verify,map_incidents}'::text[],
 	'what runs as the owner of the extension');
 
 -- What a call says: SQLSTATE|message|detail|hint, or "ok".
@@ -59,7 +59,13 @@ SELECT is(pg_temp.said($$SELECT payshard.create_cluster('again')$$),
 	'To start anew, run DROP EXTENSION payshard CASCADE and CREATE EXTENSION payshard.', 'create_cluster on a node');
 SELECT is(pg_temp.said(format('SELECT payshard.%s', call)),
 	'42704|there is no node "n7"|The nodes of this cluster are: n1, n2, n3.|See payshard.nodes.', 'unknown node: ' || call)
-FROM unnest('{remove_node(''n7''),"set_node(''n7'', 1)",failover(''n7''),rebuild_node(''n7'')}'::text[]) call;
+FROM unnest('{remove_node(''n7''),"set_node(''n7'', 1)",failover(''n7''),rebuild_node(''n7''),switchover(''n7''),start_maintenance(''n7''),stop_maintenance(''n7''),drill(''n7'')}'::text[]) call;
+SELECT is(pg_temp.said($$SELECT * FROM payshard.switchover(4711)$$),
+	'22023|there is no shard 4711|Shards are numbered 0 to 15.|See payshard.shards.', 'switchover: unknown shard');
+SELECT is(pg_temp.said($$SELECT * FROM payshard.switchover('n2', 'n2')$$),
+	'22023|node "n2" cannot give its shards to itself|The node and the target are the same.|Name another target, or none.', 'switchover: to itself');
+SELECT is(pg_temp.said($$SELECT payshard.drill('n2', 'burn')$$),
+	'22023|"burn" is no kind of drill|A drill is of kind kill or stop.|See payshard.drill() in doc/operations.md.', 'drill: unknown kind');
 SELECT is(pg_temp.said($$SELECT payshard.add_node('', 'host=x')$$),
 	'22023|"" cannot be the name of a node|A name has 1 to 53 bytes.|Choose a shorter name, such as n1.', 'add_node: no name');
 SELECT is(pg_temp.said($$SELECT payshard.add_node('n4', 'colour=red')$$),
@@ -98,7 +104,7 @@ SET ROLE pgtap_nobody;
 SELECT is(pg_temp.said(format('SELECT payshard.%s', call)),
 	format('42501|permission denied for %s|Role "pgtap_nobody" is no superuser.|Only superusers change a payshard cluster.', split_part(call, '(', 1)),
 	'EXECUTE alone is not enough: ' || call)
-FROM unnest('{create_cluster(''x''),"add_node(''n4'', ''host=x'')",remove_node(''n3''),"set_node(''n3'', 1)",failover(''n2''),rebuild_node(''n2''),grant_peer(''pgtap_nobody'')}'::text[]) call;
+FROM unnest('{create_cluster(''x''),"add_node(''n4'', ''host=x'')",remove_node(''n3''),"set_node(''n3'', 1)",failover(''n2''),rebuild_node(''n2''),switchover(''n2''),start_maintenance(''n2''),drill(''n2''),grant_peer(''pgtap_nobody'')}'::text[]) call;
 SELECT is(pg_temp.said($$SELECT payshard.create_distributed_table('ordinary', 'k')$$),
 	format('42501|must be owner of table "ordinary"|Its owner is "%s".|Call it as the owner, or as a superuser.', session_user), 'not the owner');
 RESET ROLE;

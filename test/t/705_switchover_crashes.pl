@@ -41,7 +41,7 @@ sub is_open
 # Node 2 is primary of what the ring gives it.
 sub set_up
 {
-	foreach my $shard (split /\n/, $c->sql(1, "SELECT r.shard FROM payshard.ring() r JOIN payshard.shards s USING (shard) WHERE r.nodes[1] = 'n2' AND s.primary_node <> 'n2'"))
+	foreach my $shard (split /\n/, $c->sql(1, "SELECT shard FROM payshard.ring() WHERE chosen ~ '^n2\\M' AND primary_node <> 'n2'"))
 	{
 		$c->sql(2, "SELECT * FROM payshard.switchover($shard, 'n2')");
 	}

@@ -21,7 +21,7 @@ my $primaries = "SELECT coalesce(string_agg(shard::text, ',' ORDER BY shard), ''
 my $before = $c->sql(1, $primaries);
 
 refused(2, "SELECT payshard.drill('n2')", '55000', 'node "n2" cannot lead its own drill', 'nobody leads its own drill');
-refused(1, "SELECT payshard.drill('n2', 'burn')", '22023', 'a drill is of kind', 'other kinds are refused');
+refused(1, "SELECT payshard.drill('n2', 'burn')", '22023', '"burn" is no kind', 'other kinds are refused');
 refused(1, "SELECT payshard.peer_crash(1)", '55000', 'this node is not ready', 'a wrong incarnation kills nobody');
 $c->sql(2, 'ALTER SYSTEM SET restart_after_crash = off');
 $c->sql(2, 'SELECT pg_reload_conf()');

@@ -350,6 +350,42 @@ test_late_settlement(void)
 	ok(map.shards[0].waits == 0, "shards are open");
 }
 
+static void
+test_switch(void)
+{
+	bool		flags[SHARDS];
+	int			first = -1;
+	int			n;
+	int			had;
+
+	make_cluster(3, 2);
+	had = count_primary(2);
+	n = flag_shards(flags, 1, 2, PS_PLACEMENT_IN_SYNC);
+	for (int s = 0; s < SHARDS && first < 0; s++)
+		first = flags[s] ? s : -1;
+	ok(n > 0, "2 has copies of shards of 1");
+	refused(ps_step_switch(&map, 1, 3, flags), "a placement is not in sync");
+	refused(ps_step_switch(&map, 1, 1, flags), "the node is primary already");
+	refused(ps_step_switch(&map, 3, 2, flags), "a shard has another primary");
+	done(ps_step_switch(&map, 1, 2, flags), "2 is primary of them");
+	ok(count_primary(2) == had + n, "of these and no others");
+	ok(map.shards[first].term == before.shards[first].term &&
+	   map.shards[first].term > 1 && map.shards[first].waits == 0 &&
+	   map.shards[first].in_sync == (PS_NODE_BIT(1) | PS_NODE_BIT(2)),
+	   "in a higher term, open, and 1 is in sync");
+	refused(ps_step_switch(&map, 1, 2, flags), "a shard has another primary");
+	memset(flags, 0, sizeof(flags));
+	refused(ps_step_switch(&map, 2, 1, flags), "no shard is given");
+	flags[first] = true;
+	done(ps_step_fail(&map, 1, 3, NULL, NULL), "1 fails");
+	ok(map.shards[first].waits == 0, "what it has given away does not wait for it");
+	refused(ps_step_switch(&map, 2, 1, flags), "a node that has failed cannot do this");
+	done(ps_step_maintain(&map, 2, true), "2 rests");
+	refused(ps_step_maintain(&map, 2, true), "the node is in maintenance already");
+	done(ps_step_maintain(&map, 2, false), "it does no more");
+	refused(ps_step_maintain(&map, 2, false), "the node is not in maintenance");
+}
+
 /* One step, any step, with arguments that are sometimes nonsense. */
 static PsRefusal
 random_step(PsMap *m, uint64 *random)
@@ -401,6 +437,14 @@ random_step(PsMap *m, uint64 *random)
 				return ps_step_settled(m, a, ps_map_node(m, a)->incarnation -
 									   (ps_map_node(m, a)->state == PS_NODE_UP));
 			return ps_step_settled(m, a, (dice >> 32) % m->next_incarnation);
+		case 20:
+		case 21:
+			for (int s = 0; s < SHARDS; s++)
+				flags[s] = m->shards[s].primary == b &&
+					PS_HAS_NODE(m->shards[s].in_sync, a) && (dice >> (s % 32)) % 2;
+			return ps_step_switch(m, b, a, flags);
+		case 22:
+			return ps_step_maintain(m, a, (dice >> 32) % 2);
 		default:
 			for (int s = 0; s < SHARDS; s++)
 				flags[s] = m->shards[s].primary == b &&
@@ -566,6 +610,7 @@ main(void)
 	test_failover();
 	test_stuck();
 	test_late_settlement();
+	test_switch();
 	test_walks();
 	test_invariants();
 	test_bytes();
