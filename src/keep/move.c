@@ -211,7 +211,7 @@ count_others(PsMap *map, uint32 id, int *zones)
 				strcmp(map->nodes[j].zone, node->zone) == 0)
 				is_new_zone = false;
 		*zones += is_new_zone;
-		n += node->state == PS_NODE_UP && ps_suspicion(node->id, NULL) == NULL;
+		n += node->state == PS_NODE_UP;
 	}
 	return n;
 }

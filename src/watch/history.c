@@ -238,10 +238,16 @@ take_step(Incident *incident, PsMap *before, PsMap *after, uint32 id,
 		incident->begun = at;
 		incident->epoch = after->epoch;
 		strlcpy(incident->reason, after->reason, PS_REASON_MAX);
-		for (int s = 0; s < before->n_shards; s++)
-			incident->paused[s] = PS_HAS_NODE(before->shards[s].in_sync, id) &&
-				before->shards[s].primary != id && before->shards[s].primary != 0;
 	}
+	/* one primary may leave it out and another not, who has heard it all the time */
+	for (int s = 0; s < before->n_shards; s++)
+		if (PS_HAS_NODE(before->shards[s].in_sync, id) &&
+			!(kind == INCIDENT_LEFT_OUT && PS_HAS_NODE(after->shards[s].in_sync, id)) &&
+			before->shards[s].primary != id && before->shards[s].primary != 0)
+		{
+			incident->paused[s] = true;
+			incident->resumed = 0;
+		}
 	if (kind > incident->kind)
 	{
 		incident->kind = kind;

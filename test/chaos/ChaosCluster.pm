@@ -49,7 +49,7 @@ log_min_error_statement = panic
 log_min_messages = info
 log_connections = off
 log_disconnections = off
-log_line_prefix = '%m [%p] %b '
+log_line_prefix = '%m [%p] %b %e '
 CONF
 
 my @sandbox = qw(unshare --user --map-current-user --keep-caps --net --mount);

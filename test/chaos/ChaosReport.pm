@@ -8,8 +8,8 @@
 #	$r->end_round($workload, $healed_at, $recovery_s);		# before the workload forgets
 #	print $r->text($check, $faults);
 #
-# Unavailability is a figure for each shard whose primary was on a node that the fault was about: from
-# the fault until the first operation that was begun after it, at any node, was acknowledged in this shard.  By the clients' logs.
+# Unavailability is a figure for each shard whose primary was on a node that the fault was about: the longest time
+# after the fault, until the round's end, in which no operation in this shard was acknowledged, at any node.  By the clients' logs.
 package ChaosReport;
 
 use strict;
@@ -47,7 +47,7 @@ sub end_round
 {
 	my ($self, $workload, $healed_at, $recovery_s, %options) = @_;
 	my $name = join '+', sort map { $_->{kind} } @{ $self->{faults} };
-	my %acks;					# shard => [[begun, ended], ...]
+	my %acks;					# shard => when each acknowledged operation ended
 
 	$self->{n_rounds}++;
 	push @{ $self->{recovery}{$name} }, $recovery_s if defined $recovery_s;
@@ -56,19 +56,21 @@ sub end_round
 		$self->{tally}{ $op->{outcome} }++;
 		$self->{by_kind}{ $op->{kind} }++;
 		$self->{states}{ $op->{state} }++ if $op->{outcome} ne 'ack';
-		push @{ $acks{ $op->{shard} } }, [ $op->{begun} / 1000, $op->{ended} / 1000 ] if $op->{outcome} eq 'ack' && $op->{kind} ne 'big';
+		push @{ $acks{ $op->{shard} } }, $op->{ended} / 1000 if $op->{outcome} eq 'ack' && $op->{kind} ne 'big';
 	}
 	my $longest = 0;
 	foreach my $fault (@{ $self->{faults} })
 	{
 		foreach my $shard (@{ $fault->{shards} })
 		{
-			my $first;
-			foreach my $ack (@{ $acks{$shard} // [] })
+			my ($from, $took) = ($fault->{at}, 0);
+			foreach my $ended (sort { $a <=> $b } @{ $acks{$shard} // [] })
 			{
-				$first = $ack->[1] if $ack->[0] >= $fault->{at} && (!defined $first || $ack->[1] < $first);
+				next if $ended < $fault->{at};
+				$took = $ended - $from if $ended - $from > $took;
+				$from = $ended;
 			}
-			my $took = defined $first ? $first - $fault->{at} : time() - $fault->{at};
+			$took = time() - $from if $from == $fault->{at};
 			push @{ $self->{took}{$name} }, $took;
 			$longest = $took if $took > $longest;
 		}
@@ -85,7 +87,7 @@ sub _note_standstills
 
 	foreach my $shard (keys %$acks)
 	{
-		my @ended = sort { $a <=> $b } map { $_->[1] } @{ $acks->{$shard} };
+		my @ended = sort { $a <=> $b } @{ $acks->{$shard} };
 		foreach my $k (1 .. $#ended)
 		{
 			my ($from, $until) = @ended[ $k - 1, $k ];

@@ -85,6 +85,8 @@ foreach my $how (sort keys %cut_pair)
 		"two that $how: nobody is failed over, the incidents say so");
 	$net->heal;
 	$p->assert_kept("two that $how, and back");
+	is($c->sql(3, "SELECT count(*) FROM payshard.incidents WHERE epoch > $epoch AND resumed IS NULL"), '0',
+		"two that $how: what the third is primary of is not taken to have waited, and to wait still");
 }
 
 # Ways to cut node a off from nodes b and d.

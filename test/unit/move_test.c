@@ -257,6 +257,27 @@ test_stop(void)
 	ok(come_to_rest() >= 2 && is_as_ring(), "to the same end");
 }
 
+/* What is not wanted any more is taken back by the next order, without a stop. */
+static void
+test_turn_back(void)
+{
+	make_cluster(4, 2);
+	(void) ps_step_set_node(&map, 2, 0, "z2");
+	(void) ps_step_rebalance(&map);
+	ok(count_jobs() > 0, "a node without weight is to be emptied");
+	(void) ps_step_set_node(&map, 2, 1, "z2");
+	before = map;
+	sound(ps_step_rebalance(&map), "weight again, before anything has moved");
+	ok(count_jobs() == 0 && is_as_ring(), "all that was ordered is taken back at once");
+	(void) ps_step_set_node(&map, 2, 0, "z2");
+	(void) ps_step_rebalance(&map);
+	(void) join_some(1);
+	(void) join_some(3);
+	(void) ps_step_set_node(&map, 2, 1, "z2");
+	(void) ps_step_rebalance(&map);
+	ok(come_to_rest() == 2 && is_as_ring(), "and amid the moves it ends as the ring has it");
+}
+
 static void
 test_drain(void)
 {
@@ -482,6 +503,7 @@ main(void)
 {
 	test_rebalance();
 	test_stop();
+	test_turn_back();
 	test_drain();
 	test_replace();
 	test_failed_target();
