@@ -42,6 +42,15 @@
 #ifndef LEAVES				/* in-sync members are left out by a primary (W6) or leader (F4) */
 #define LEAVES 1
 #endif
+#ifndef REACH				/* the nodes that entries reach by their stream */
+#define REACH 15
+#endif
+#ifndef STARTS				/* who has failed or crashed starts again */
+#define STARTS 1
+#endif
+#ifndef HEIRS				/* others than the leader become primary, too, where there is a choice */
+#define HEIRS 1
+#endif
 #ifndef TAKE_BACK			/* transactions are taken back (W7) */
 #define TAKE_BACK 1
 #endif
@@ -101,7 +110,7 @@
 #ifndef J5_DRAIN			/* nothing is between enqueue and outcome */
 #define J5_DRAIN 1
 #endif
-#ifndef J5_APPLIED			/* the heir has applied all that was decided */
+#ifndef J5_APPLIED			/* every in-sync member has applied all that was decided */
 #define J5_APPLIED 1
 #endif
 
@@ -316,6 +325,28 @@ inline fail(u, x, h)
 	do :: k < N -> if :: LDR(cur, k) == x + 1 -> LDR(cur, k) = u + 1 :: else fi; k++ :: else -> break od;
 	k = 0
 }
+/* What is settled is the same at all members. */
+inline agree(u, s)
+{
+	k = 0;
+	do
+	:: k < NT ->
+		w = 0; y = 0;
+		do
+		:: y < N ->
+			if
+			:: (MW(le[u], s) & B(lo[u])) && (MI(cur, s) & B(y)) && WRITES(k, s) && st[k] != IDLE && own[k] == lo[u] && oi[k] <= uto[u] ->
+				if :: AP(y, s) & B(k) -> w = w | 1 :: else -> w = w | 2 fi
+			:: else
+			fi;
+			y++
+		:: else -> break
+		od;
+		assert(w != 3); w = 0; y = 0; k++
+	:: else -> break
+	od;
+	k = 0
+}
 /* May the leader u, by the map it knows, speak to x now? */
 #define OBEYS(u, x) (up[x] && (ep[x] <= le[u] || !F2_EPOCH))
 inline enter(u, x) { if :: F3 || ph[u] != TAILS -> adopt(x, le[u]) :: else fi }
@@ -328,13 +359,16 @@ inline enter(u, x) { if :: F3 || ph[u] != TAILS -> adopt(x, le[u]) :: else fi }
 #define NEEDS_ORIGIN(u) HALF(u, 0)
 #define IN_ORDER(x, t) true
 #define BUSY(n) (own[0] == (n) && (st[0] == WAIT || st[0] == ABTG))
-#define HAS_ALL(n, x) (!(st[0] == DONE && own[0] == (n) && (jr[x] & B(0))))
+#define OWED(n) OWES(n, 0)
 #else
 #define NEEDS_ORIGIN(u) (HALF(u, 0) || HALF(u, 1))
 #define IN_ORDER(x, t) (!((t) == 1 && own[0] == own[1] && oi[0] == oi[1] && (snd[0] & B(x))))
 #define BUSY(n) ((own[0] == (n) && (st[0] == WAIT || st[0] == ABTG)) || (own[1] == (n) && (st[1] == WAIT || st[1] == ABTG)))
-#define HAS_ALL(n, x) (!(st[0] == DONE && own[0] == (n) && (jr[x] & B(0))) && !(st[1] == DONE && own[1] == (n) && (jr[x] & B(1))))
+#define OWED(n) (OWES(n, 0) || OWES(n, 1))
 #endif
+/* a member of shard 0 has not applied t, which is decided */
+#define OWES(n, t) ((st[t] == DONE || st[t] == ABTD) && own[t] == (n) && \
+	(((MI(cur, 0) & 1) && (jr[0] & B(t))) || ((MI(cur, 0) & 2) && (jr[1] & B(t))) || ((MI(cur, 0) & 4) && (jr[2] & B(t)))))
 /* the sender was at x's epoch with t in its queue, and x was its target */
 #define HEARS(x, t, from) ((!M2 || ((from) <= ep[x] && ep[x] <= ep[own[t]] && (TARGETS(ep[x], own[t]) & B(x)))) && INC(ep[x], own[t]) == oi[t])
 
@@ -342,7 +376,7 @@ inline enter(u, x) { if :: F3 || ph[u] != TAILS -> adopt(x, le[u]) :: else fi }
 	:: d_step { st[t] == IDLE && (t == 0 || st[0] != IDLE) && (!WRITES(t, 0) || SERVES(n, 0)) && (!WRITES(t, 1) || SERVES(n, 1)) -> \
 		printf("n%d: enqueues t%d at epoch %d\n", n, t, ep[n]); \
 		st[t] = WAIT; own[t] = n; oi[t] = my[n]; ee[t] = ep[n]; tm[t * NS] = MT(ep[n], 0); tm[t * NS + 1] = MT(ep[n], 1); snd[t] = MEMBERS(n, t); check() } \
-	:: d_step { up[n] && (snd[t] & B(n)) && HEARS(n, t, ee[t]) && IN_ORDER(n, t) -> \
+	:: d_step { up[n] && (snd[t] & REACH & B(n)) && HEARS(n, t, ee[t]) && IN_ORDER(n, t) -> \
 		printf("n%d: journals t%d at epoch %d\n", n, t, ep[n]); \
 		snd[t] = snd[t] & ~B(n); if :: st[t] == WAIT -> ack[t] = ack[t] | B(n) :: else fi; jr[n] = jr[n] | B(t); check() } \
 	:: d_step { up[n] && st[t] == WAIT && own[t] == n && STILL(n, t) && ((MEMBERS(n, t) & ~ack[t]) == 0 || !W4) -> \
@@ -369,10 +403,15 @@ inline enter(u, x) { if :: F3 || ph[u] != TAILS -> adopt(x, le[u]) :: else fi }
 		if :: AP(n, s) & B(t) -> told[t] = ACK :: else -> told[t] = ABORT fi; \
 		printf("n%d: client looks for t%d in shard %d: told %d\n", n, t, s, told[t]); check() }
 
+#if N == 3
+#define OTHER(n, x) (3 - n - x)
+#else
+#define OTHER(n, x) ((n + x) % N)
+#endif
 #define PEER(x) \
+	:: d_step { x < N && x != n && HEIRS && MAY_PROPOSE(n) && LOST(x) && (upm[cur] & B(x)) && ((MI(cur, 0) | MI(cur, 1)) & B(x)) -> \
+		w = 0; fail(n, x, OTHER(n, x)); printf("MAP %d: n%d failed, leader n%d; primaries n%d n%d\n", cur, x, n, MP(cur, 0), MP(cur, 1)); forget(); check() } \
 	:: d_step { x < N && x != n && MAY_PROPOSE(n) && LOST(x) && (upm[cur] & B(x)) && ((MI(cur, 0) | MI(cur, 1)) & B(x)) -> \
-		w = 0; fail(n, x, (n + x) % N); printf("MAP %d: n%d failed, leader n%d; primaries n%d n%d\n", cur, x, n, MP(cur, 0), MP(cur, 1)); forget(); check() } \
-	:: d_step { x < N && x != n && MAY_PROPOSE(n) && LOST(x) && (upm[cur] & B(x)) && ((MI(cur, 0) | MI(cur, 1)) & B(x)) && N > 2 -> \
 		w = 0; fail(n, x, n); printf("MAP %d: n%d failed, leader n%d; primaries n%d n%d\n", cur, x, n, MP(cur, 0), MP(cur, 1)); forget(); check() } \
 	/* as primary of some shards, or as leader */ \
 	:: d_step { x < N && LEAVES && x != n && MAY_PROPOSE(n) && LOST(x) && ((MP(cur, 0) == n && (MI(cur, 0) & B(x))) || (MP(cur, 1) == n && (MI(cur, 1) & B(x)))) -> \
@@ -388,7 +427,7 @@ inline enter(u, x) { if :: F3 || ph[u] != TAILS -> adopt(x, le[u]) :: else fi }
 		enter(n, x); lg[n] = lg[n] | B(x); k = 0; \
 		do \
 		:: k < NT -> \
-			if :: st[k] != IDLE && own[k] == lo[n] && !PASSED(x, k, lo[n]) && !(dcd[x] & B(k)) -> \
+			if :: st[k] != IDLE && own[k] == lo[n] && oi[k] <= uto[n] && !PASSED(x, k, lo[n]) && !(dcd[x] & B(k)) -> \
 				if :: (jr[x] & B(k)) && SPEAKS(n, x, k) -> un[n] = un[n] | B(k) :: else fi; \
 				if :: (jab[x] & B(k)) && F4_ABORTS -> ub[n] = ub[n] | B(k) :: else fi \
 			:: else fi; \
@@ -426,7 +465,7 @@ inline enter(u, x) { if :: F3 || ph[u] != TAILS -> adopt(x, le[u]) :: else fi }
 #if J5
 #define SWITCH(x) \
 	:: d_step { x < N && x != n && MAY_PROPOSE(n) && ep[n] == cur && MP(cur, 0) == n && MW(cur, 0) == 0 && (MI(cur, 0) & B(x)) && my[x] != 0 && \
-		(!BUSY(n) || !J5_DRAIN) && (HAS_ALL(n, x) || !J5_APPLIED) -> \
+		(!BUSY(n) || !J5_DRAIN) && (!OWED(n) || !J5_APPLIED) -> \
 		next_map(); MP(cur, 0) = x; MT(cur, 0) = MT(cur, 0) + 1; \
 		printf("MAP %d: switchover of shard 0 from n%d to n%d\n", cur, n, x); adopt(n, cur); forget(); check() }
 #else
@@ -448,7 +487,7 @@ proctype Node(byte n)
 #endif
 	:: d_step { up[n] && ep[n] < cur -> adopt(n, ep[n] + 1); printf("n%d: adopts epoch %d\n", n, ep[n]); check() }
 	:: d_step { up[n] && my[n] != 0 && (!(upm[ep[n]] & B(n)) || INC(ep[n], n) != my[n]) -> printf("n%d: has failed, by the map\n", n); my[n] = 0; stop_leading(n); give_up(n); check() }
-	:: d_step { up[n] && my[n] == 0 && cur < ME - 1 && UPS > N / 2 -> start(n); forget(); printf("MAP %d: n%d starts as %d\n", cur, n, ninc); check() }
+	:: d_step { up[n] && STARTS && my[n] == 0 && cur < ME - 1 && UPS > N / 2 -> start(n); forget(); printf("MAP %d: n%d starts as %d\n", cur, n, ninc); check() }
 	/* through with a step */
 	:: d_step { up[n] && ph[n] == TAILS && ((ASKED(le[n], lo[n]) & ~lg[n]) == 0 || (!F4_ALL && lg[n] != 0)) ->
 		if
@@ -462,6 +501,7 @@ proctype Node(byte n)
 		:: LDR(cur, lo[n]) == 0 || uto[n] > INC(cur, lo[n]) || (uto[n] == INC(cur, lo[n]) && (upm[cur] & B(lo[n]))) ||
 			(F5_FORMER && uto[n] < ((upm[cur] & B(lo[n])) -> FRM(cur, lo[n]) : INC(cur, lo[n]))) -> skip
 		:: else ->
+			agree(n, 0); agree(n, 1);
 			next_map(); k = 0;
 			do :: k < NS -> MW(cur, k) = MW(cur, k) & ~B(lo[n]); k++ :: else -> break od;
 			STL(cur, lo[n]) = uto[n]; LDR(cur, lo[n]) = 0; k = 0;
