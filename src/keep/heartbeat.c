@@ -14,6 +14,7 @@
 #include "keep/heartbeat.h"
 #include "keep/proposer.h"
 #include "node/fault.h"
+#include "node/lease.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "utils/timestamp.h"
@@ -49,7 +50,7 @@ is_late(uint32 id)
 
 	if (since != 0 && ps_map_is_resting(id))
 		limit = Min(limit, PS_RESTING_MS);
-	return since != 0 && TimestampDifferenceExceeds(since, GetCurrentTimestamp(), limit);
+	return since != 0 && ps_clock_us() >= since + (uint64) limit * 1000;
 }
 
 /*

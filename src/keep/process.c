@@ -9,6 +9,7 @@
 
 #include "keep/process.h"
 #include "miscadmin.h"
+#include "node/lease.h"
 #include "utils/memutils.h"
 
 #define PS_RESTART_MS 1000
@@ -22,9 +23,10 @@ ps_process_start(const char *function, const char *name, uint32 arg, PsProcess *
 
 	if (process->handle && GetBackgroundWorkerPid(process->handle, &pid) != BGWH_STOPPED)
 		return;
-	if (!TimestampDifferenceExceeds(process->started_at, GetCurrentTimestamp(), PS_RESTART_MS))
+	if (process->started_us != 0 &&
+		ps_clock_us() < process->started_us + PS_RESTART_MS * UINT64CONST(1000))
 		return;
-	process->started_at = GetCurrentTimestamp();
+	process->started_us = ps_clock_us();
 	snprintf(worker.bgw_name, BGW_MAXLEN, "payshard %s", name);
 	snprintf(worker.bgw_type, BGW_MAXLEN, "payshard %s", name);
 	strlcpy(worker.bgw_library_name, "payshard", BGW_MAXLEN);

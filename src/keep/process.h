@@ -7,13 +7,12 @@
 
 #include "postgres.h"
 #include "postmaster/bgworker.h"
-#include "utils/timestamp.h"
 
 /* One process, in the keeper's memory; zeroed at first. */
 typedef struct PsProcess
 {
 	BackgroundWorkerHandle *handle;
-	TimestampTz started_at;
+	uint64		started_us;		/* on the lease's clock; 0 = never */
 } PsProcess;
 
 /*

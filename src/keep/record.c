@@ -20,6 +20,7 @@
 #include "libpq-fe.h"
 #include "link/conn.h"
 #include "node/event.h"
+#include "node/lease.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "node/silence.h"
@@ -196,8 +197,7 @@ is_slow(uint32 id)
 {
 	uint64		since = pg_atomic_read_u64(&ps_shared->peers[id].waiting_since);
 
-	return since != 0 &&
-		TimestampDifferenceExceeds(since, GetCurrentTimestamp(), 2 * ps_keepalive_ms);
+	return since != 0 && ps_clock_us() >= since + 2 * (uint64) ps_keepalive_ms * 1000;
 }
 
 bool

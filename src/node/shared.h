@@ -30,8 +30,8 @@
 typedef struct PsSharedPeer
 {
 	pg_atomic_uint64 heard_at;	/* TimestampTz of the last answer; 0 = never */
-	pg_atomic_uint64 waiting_since; /* TimestampTz since when an answer is owed;
-								 * 0 = none is */
+	pg_atomic_uint64 waiting_since; /* since when an answer is owed, on the lease's
+								 * clock; 0 = none is */
 	pg_atomic_uint64 silent_from;	/* last answer before it stopped to; 0 = it
 								 * answers, or never did (silence.h) */
 	pg_atomic_uint64 former_from;	/* its last silence that is over */

@@ -77,7 +77,7 @@ typedef struct Stream
 	int			first;
 	int			n_flights;
 	uint64		told_decided;
-	TimestampTz last_sent;
+	uint64		last_sent_us;	/* on the lease's clock, which never jumps */
 	bool		has_landed;		/* a batch on this connection */
 	bool		is_futile;		/* the last connection was lost before one had */
 	bool		must_greet;		/* HELLO again before anything is sent */
@@ -141,7 +141,7 @@ static void
 answer_owed(void)
 {
 	if (pg_atomic_read_u64(&peer()->waiting_since) == 0)
-		pg_atomic_write_u64(&peer()->waiting_since, GetCurrentTimestamp());
+		pg_atomic_write_u64(&peer()->waiting_since, ps_clock_us());
 }
 
 static void
@@ -152,7 +152,7 @@ answer_heard(void)
 	if (stream.n_flights == 0)
 		pg_atomic_write_u64(&peer()->waiting_since, 0);
 	else
-		pg_atomic_write_u64(&peer()->waiting_since, GetCurrentTimestamp());
+		pg_atomic_write_u64(&peer()->waiting_since, ps_clock_us());
 }
 
 /* Sends our map; false when the connection is gone. */
@@ -286,7 +286,7 @@ greet(void)
 		close_stream("could not enter pipeline mode");
 	stream.first = stream.n_flights = 0;
 	stream.told_decided = 0;
-	stream.last_sent = 0;
+	stream.last_sent_us = 0;
 	stream.passed = 0;
 	stream.must_greet = false;
 }
@@ -375,7 +375,7 @@ send_batch(bool even_if_empty)
 	flight->sent_us = sent_us;
 	stream.told_decided = take.decided_seq;
 	ps_stat_sent(take.n_records, stream.batch.len);
-	stream.last_sent = GetCurrentTimestamp();
+	stream.last_sent_us = ps_clock_us();
 	answer_owed();
 	PS_FAULT("sender.after_send");
 	return true;
@@ -466,10 +466,9 @@ take_answers(void)
 static long
 nap_ms(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	long		limit =
 		   stream.told_decided < stream.cursor.sent_seq ? PS_DECIDED_DELAY_MS : ps_keepalive_ms;
-	long		since = (now - stream.last_sent) / 1000;
+	long		since = (long) ((ps_clock_us() - stream.last_sent_us) / 1000);
 
 	if (stream.n_flights > 0)
 		return PS_LOOK_MS;
@@ -480,8 +479,7 @@ static bool
 is_owed_for(int ms)
 {
 	return stream.n_flights > 0 &&
-		TimestampDifferenceExceeds(pg_atomic_read_u64(&peer()->waiting_since),
-								   GetCurrentTimestamp(), ms);
+		ps_clock_us() >= pg_atomic_read_u64(&peer()->waiting_since) + (uint64) ms * 1000;
 }
 
 /* One turn of STREAMING. */
