@@ -158,6 +158,8 @@ take_tail(const PsMap *map, uint32 origin, uint32 id, StringInfo map_bytes,
 		UnionRecord *entry;
 
 		key.incarnation = (uint64) ps_result_int8(result, i, 0);
+		if (key.incarnation > all->upto)
+			continue;
 		wrong = ps_unseal(raw, &bytes);
 		ps_reader_init(&reader, raw, bytes);
 		if (wrong || !ps_record_next(&reader, &record))

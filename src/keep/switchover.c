@@ -60,6 +60,7 @@ typedef struct Switch
 	bool		shards[PS_SHARDS_MAX];
 	uint32		to;
 	uint64		incarnation;	/* ours */
+	PsNodeSet	drained;		/* members that have applied all (d) */
 	TimestampTz deadline;		/* of it all */
 	TimestampTz held_at;
 	bool		is_proposed;	/* and the outcome is not known */
@@ -69,6 +70,7 @@ typedef struct Switch
 static Switch job;
 
 static const char already[] = "it is so";
+static const char has_more[] = "a copy has come in sync meanwhile";
 
 /* ------------------------------------------------------------ looking */
 
@@ -87,14 +89,22 @@ static PsRefusal
 step_switch(PsMap *map, void *arg)
 {
 	PsMapNode  *self = ps_map_node(map, ps_map_self());
+	PsNodeSet	members = 0;
 	bool		is_done = true;
 
 	for (int s = 0; s < map->n_shards; s++)
-		is_done &= !job.shards[s] || map->shards[s].primary == job.to;
+		if (job.shards[s])
+		{
+			is_done &= map->shards[s].primary == job.to;
+			members |= map->shards[s].in_sync;
+		}
 	if (is_done)
 		return already;
 	if (self == NULL || self->incarnation != job.incarnation)
 		return "this node has taken a new incarnation";
+	/* what it has of ours, not applied yet, would come after the new primary's */
+	if (members & ~PS_NODE_BIT(self->id) & ~job.drained)
+		return has_more;
 	return ps_step_switch(map, ps_map_self(), job.to, job.shards);
 }
 
@@ -105,6 +115,7 @@ require_possible(void)
 	PsMap	   *map = ps_map_copy();
 	PsRefusal	why;
 
+	job.drained = ~(PsNodeSet) 0;	/* will have been */
 	if (ps_suspicion(job.to, NULL) != NULL)
 		not_possible("the node does not answer");
 	if (ps_hold_is_inside(job.shards))
@@ -246,6 +257,7 @@ await_all(TimestampTz deadline)
 	}
 	if (!ps_queue_is_decided(seq))
 		return ps_map_node_name(ps_map_self());
+	job.drained = members();
 	return PS_RULE("J5.applied") ? await_members(seq, deadline) : NULL;
 }
 
@@ -328,10 +340,13 @@ switch_over(void)
 	ps_propose_warm();
 	(void) await_members(PG_UINT64_MAX, ps_deadline(PS_CATCH_UP_MS));
 	ps_propose_take_turn();
-	hold_and_drain();
-	PS_FAULT("switch.drained");
-	refusal = propose();
-	release();
+	do
+	{
+		hold_and_drain();
+		PS_FAULT("switch.drained");
+		refusal = propose();
+		release();
+	} while (refusal == has_more && GetCurrentTimestamp() < job.deadline);
 	if (refusal)
 		not_possible(refusal);
 }

@@ -100,11 +100,12 @@ await(int shard)
 	{
 		ps_hold_leave();
 		ConditionVariablePrepareToSleep(&ps_shared->map_changed);
-		while (is_held(shard) && GetCurrentTimestamp() < deadline)
-			(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_LOOK_MS,
+		while (must_wait(shard) && GetCurrentTimestamp() < deadline)
+			(void) ConditionVariableTimedSleep(&ps_shared->map_changed,
+											   any_kept ? PS_SLEEP_MS : PS_LOOK_MS,
 											   PG_WAIT_EXTENSION);
 		ConditionVariableCancelSleep();
-		if (is_held(shard))
+		if (must_wait(shard))
 			held_too_long(shard);
 		enter(shard);
 	}

@@ -603,6 +603,7 @@ ps_queue_take(uint32 node, PsQueueCursor *cursor, StringInfo buf, int max_bytes,
 			  PsQueueTake *take)
 {
 	PsSharedPeer *peer = &ps_shared->peers[node];
+	PsQueueCursor before = *cursor;
 	uint64		head;
 	int			start = buf->len;
 
@@ -628,6 +629,13 @@ ps_queue_take(uint32 node, PsQueueCursor *cursor, StringInfo buf, int max_bytes,
 			take->n_records++;
 		}
 		cursor->offset += ITEM_BYTES(item.bytes);
+	}
+	/* not a target any more: what was read may have been overwritten meanwhile */
+	if (take->n_records > 0 && !ps_queue_cursor_valid(node, cursor))
+	{
+		buf->len = start;
+		take->n_records = 0;
+		*cursor = before;
 	}
 	take->last_seq = cursor->sent_seq;
 	take->end_offset = cursor->offset;

@@ -420,8 +420,10 @@ land(void)
 		stream.has_landed = true;
 		ps_lease_granted(stream.node, stream.cursor.incarnation, flight->epoch,
 						 flight->sent_us, flight->promised_ms);
-		ps_queue_acked(stream.node, &stream.cursor, flight->last_seq, flight->end_offset,
-					   flight->applied_seq, flight->lsn);
+		/* one before it was refused: then it may follow on nothing */
+		if (!stream.must_greet)
+			ps_queue_acked(stream.node, &stream.cursor, flight->last_seq, flight->end_offset,
+						   flight->applied_seq, flight->lsn);
 	}
 	else
 		stream.must_greet = true;
@@ -507,7 +509,8 @@ stream_turn(void)
 	if (stream.conn == NULL)
 		return;
 	idle_long = stream.n_flights == 0 && nap_ms() <= 1;
-	if (idle_long || (peer()->is_urgent && stream.n_flights < max_flights))
+	if (!stream.must_greet &&
+		(idle_long || (peer()->is_urgent && stream.n_flights < max_flights)))
 	{
 		peer()->is_urgent = false;
 		pg_memory_barrier();
