@@ -788,6 +788,33 @@ ps_duty_rejoin(void)
 }
 
 /*
+ * What was heard of a node that is none any more: its id may be given to another, whose
+ * WAL begins elsewhere (M3).
+ */
+static void
+forget_strangers(const PsMap *map)
+{
+	int			ids[PS_NODES_MAX];
+	bool		is_node[PS_NODES_MAX] = {false};
+
+	for (int i = 0; i < map->n_nodes; i++)
+	{
+		ids[i] = map->nodes[i].id;
+		is_node[map->nodes[i].id] = true;
+	}
+	SPI_execute(psprintf("DELETE FROM payshard.position WHERE origin <> ALL ('%s')",
+						 ps_int_array(ids, map->n_nodes)), false, 0);
+	LWLockAcquire(&ps_shared->queue.lock, LW_EXCLUSIVE);
+	for (int id = 1; id < PS_NODES_MAX; id++)
+		if (!is_node[id])
+		{
+			pg_atomic_write_u64(&ps_shared->origins[id].lsn, 0);
+			ps_shared->peers[id].lsn = 0;
+		}
+	LWLockRelease(&ps_shared->queue.lock);
+}
+
+/*
  * What a new map makes of notes on this node: keys that are dirty for a placement
  * which is in sync, or is none, are not any more; and a shard that this node does
  * not hold is to be emptied (sweep.c), with all notes.  The map is held meanwhile:
@@ -838,6 +865,7 @@ ps_duty_notes(void)
 						 ps_int_array(not_held, n_not_held)), false, 0);
 	SPI_execute(psprintf("DELETE FROM payshard.dirty_key WHERE shard = ANY ('%s')",
 						 ps_int_array(not_held, n_not_held)), false, 0);
+	forget_strangers(map);
 	PopActiveSnapshot();
 	SPI_finish();
 	done_epoch = map->epoch;

@@ -72,6 +72,9 @@ $p->wait_in_sync;
 # Stopped amid the drain: it stays.
 my $six = $c->new_server;
 $c->add_node($six, zone => 'd');
+$c->wait_log($six, 'has started with incarnation');
+unlike(PostgreSQL::Test::Utils::slurp_file($c->node($six)->logfile), qr/as a stranger/,
+	'what was heard of a removed node is not held against the next one with its id');
 $c->sql($_, q(ALTER SYSTEM SET payshard.copy_rate = '1kB')) foreach 1, 2, $six;
 $c->sql($_, 'SELECT pg_reload_conf()') foreach 1, 2, $six;
 my $pid = fork() // die;
