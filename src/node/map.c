@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
@@ -86,6 +87,19 @@ ps_map_shard(int shard, PsMapShard *out)
 		*out = ps_shared->map.shards[shard];
 	LWLockRelease(&ps_shared->map_lock);
 	return found;
+}
+
+bool
+ps_map_opened_after(int shard, Snapshot snapshot)
+{
+	uint64		opened = pg_atomic_read_u64(&ps_shared->opened_by[shard]);
+
+	if (likely(opened == 0) || snapshot == NULL || !IsMVCCSnapshot(snapshot))
+		return false;
+	if (likely(!XidInMVCCSnapshot((TransactionId) opened, snapshot)))
+		return false;
+	/* no snapshot is so old that xids have gone round since */
+	return U64FromFullTransactionId(ReadNextFullTransactionId()) - opened < PG_INT32_MAX;
 }
 
 int
@@ -275,6 +289,30 @@ ps_map_unlock(void)
 	UnlockRelationOid(ps_table_oid(PS_TABLE_CHOSEN_MAP), RowExclusiveLock);
 }
 
+static bool
+is_open_here(const PsMapShard *shard)
+{
+	return shard->primary == ps_shared->self && shard->waits == 0;
+}
+
+/*
+ * The committed transaction adopts a map: which shards does it open here?  A
+ * server that has just started has no older snapshots.
+ */
+static void
+note_opened(const PsMap *old, const PsMap *map)
+{
+	FullTransactionId xid = GetTopFullTransactionIdIfAny();
+
+	for (int s = 0; old && FullTransactionIdIsValid(xid) && s < map->n_shards; s++)
+	{
+		if (is_open_here(&map->shards[s]) &&
+			(s >= old->n_shards || !is_open_here(&old->shards[s]) ||
+			 old->shards[s].term != map->shards[s].term))
+			pg_atomic_write_u64(&ps_shared->opened_by[s], U64FromFullTransactionId(xid));
+	}
+}
+
 /* Puts a map into shared memory; lock order as in shared.h. */
 static void
 install(const PsMap *map)
@@ -285,6 +323,7 @@ install(const PsMap *map)
 	{
 		ps_lease_map_adopted(ps_shared->map_loaded ? &ps_shared->map : NULL, map);
 		ps_suspicion_map_adopted(ps_shared->map_loaded ? &ps_shared->map : NULL, map);
+		note_opened(ps_shared->map_loaded ? &ps_shared->map : NULL, map);
 		memcpy(&ps_shared->map, map, sizeof(PsMap));
 		ps_shared->map_loaded = true;
 		pg_atomic_write_u64(&ps_shared->epoch, map->epoch);

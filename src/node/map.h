@@ -8,6 +8,7 @@
 #include "postgres.h"
 #include "ground/state.h"
 #include "node/shared.h"
+#include "utils/snapshot.h"
 
 /*
  * Called at each adoption with queue.lock and map_lock held exclusively and
@@ -27,6 +28,11 @@ extern uint64 ps_map_incarnation(void);
 extern PsMap *ps_map_copy(void);
 /* One shard; false when there is no map or no such shard. */
 extern bool ps_map_shard(int shard, PsMapShard *out);
+/*
+ * Was it opened, with this node as its primary, by a map whose adoption the snapshot
+ * does not see?  Then what was settled before is not in the snapshot either (F4).
+ */
+extern bool ps_map_opened_after(int shard, Snapshot snapshot);
 /* Number of shards, 0 = no map. */
 extern int	ps_map_n_shards(void);
 /*

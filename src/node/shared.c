@@ -61,6 +61,8 @@ init_struct(PsShared *shared)
 	LWLockInitialize(&shared->queue.lock,
 					 GetNamedLWLockTranche("PayshardQueue")->lock.tranche);
 	ConditionVariableInit(&shared->map_changed);
+	for (int i = 0; i < PS_SHARDS_MAX; i++)
+		pg_atomic_init_u64(&shared->opened_by[i], 0);
 	pg_atomic_init_u64(&shared->epoch, 0);
 	pg_atomic_init_u64(&shared->incarnation, 0);
 	pg_atomic_init_u64(&shared->started_at, 0);

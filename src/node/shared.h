@@ -148,6 +148,8 @@ typedef struct PsShared
 	LWLock		map_lock;
 	bool		map_loaded;		/* map is valid */
 	PsMap		map;			/* the newest chosen map this node has adopted */
+	/* map_lock to write: the full xid by which it was opened here last; 0 = at no time */
+	pg_atomic_uint64 opened_by[PS_SHARDS_MAX];
 	uint32		self;			/* this node's id; 0 = in no cluster */
 	pg_atomic_uint64 epoch;		/* of map, 0 = none */
 	pg_atomic_uint64 incarnation;	/* of this start; 0 = not taken yet, serve nothing */

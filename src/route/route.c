@@ -71,6 +71,9 @@ static PsScope scope = PS_SCOPE_NONE;
 static int	run_depth = 0;		/* statements that are being executed */
 static uint64 plans_epoch = 0;	/* map of which cached plans may be */
 
+/* So often a statement is planned anew because the map changes meanwhile. */
+#define PS_PLANS_MAX 5
+
 /* Where a statement goes. */
 typedef struct Way
 {
@@ -450,9 +453,65 @@ plan_here(Query *query, const char *text, int options, ParamListInfo params, PsS
 	return plan;
 }
 
-/* Is this the statement of a scatter, for our own shards only? */
 static bool
-is_local_scope(Query *query)
+has_distributed(PlannedStmt *plan)
+{
+	ListCell   *cell;
+
+	if (plan->planTree && IsA(plan->planTree, CustomScan) &&
+		((CustomScan *) plan->planTree)->scan.scanrelid == 0)
+		return false;			/* ours: they look themselves */
+	foreach(cell, plan->rtable)
+	{
+		RangeTblEntry *rte = lfirst(cell);
+
+		if (rte->rtekind == RTE_RELATION && ps_relation(rte->relid) != NULL)
+			return true;
+	}
+	return false;
+}
+
+static void
+throw_planned_before(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("the placement of shards has changed while the statement was planned"),
+			 errhint("Retry the transaction.")));
+}
+
+/*
+ * As plan_here, for a map whose shards have these terms.  NULL when it is not the map
+ * any more: what was looked up meanwhile may be of two maps, and a partition that has
+ * been made dummy leaves no trace in the plan.  Leaves the query as it is.
+ */
+static PlannedStmt *
+plan_under(uint64 terms, Query *query, const char *text, int options, ParamListInfo params,
+		   PsScope new_scope)
+{
+	PlannedStmt *plan = plan_here(copyObject(query), text, options, params, new_scope);
+
+	return terms == ps_map_terms() ? plan : NULL;
+}
+
+static void
+require_terms(uint64 terms)
+{
+	if (terms != ps_map_terms())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the nodes do not have the same map"),
+				 errdetail("Shards have other primaries here, in epoch " UINT64_FORMAT
+						   ", than where the statement was planned.", ps_map_epoch()),
+				 errhint("Retry the transaction.")));
+}
+
+/*
+ * Is this the statement of a scatter, for our own shards only?  *terms: those of the
+ * map it was planned under.
+ */
+static bool
+is_local_scope(Query *query, uint64 *terms)
 {
 	List	   *quals = NIL;
 	ListCell   *cell;
@@ -467,27 +526,58 @@ is_local_scope(Query *query)
 	marker = ps_scatter_marker();
 	foreach(cell, quals)
 	{
-		if (IsA(lfirst(cell), FuncExpr) && ((FuncExpr *) lfirst(cell))->funcid == marker)
-			return true;
+		FuncExpr   *call = lfirst(cell);
+		Const	   *argument;
+
+		if (!IsA(call, FuncExpr) || call->funcid != marker)
+			continue;
+		argument = linitial(call->args);
+		if (!IsA(argument, Const) || argument->constisnull)
+			continue;
+		*terms = (uint64) DatumGetInt64(argument->constvalue);
+		return true;
 	}
 	return false;
 }
 
+/*
+ * What is written must be here, the rest may be read elsewhere; and only where a
+ * plan can tell apart which is which.
+ */
+static void
+require_changed_here(Query *query, PsTarget *changed, ParamListInfo params, bool is_final)
+{
+	Bitmapset  *shards;
+	int			shard = -1;
+
+	if (query->commandType == CMD_SELECT || query->commandType == CMD_MERGE ||
+		list_length(query->cteList) > 0 || !changed->is_written)
+		refuse_many(query, changed);
+	if (ps_shards_find(changed, params, is_final, &shards) != 1)
+		refuse_many(query, changed);
+	while ((shard = bms_next_member(shards, shard)) >= 0)
+		if (ps_route_primary(shard) != ps_map_self())
+			refuse_many(query, changed);
+}
+
+/* Plans it; NULL when the map has changed meanwhile. */
 static PlannedStmt *
-plan_routed(Query *query, const char *text, int options, ParamListInfo params, bool is_final)
+try_plan(Query *query, const char *text, int options, ParamListInfo params, bool is_final)
 {
 	PsMention  *mention;
 	Way			way;
 	PsTarget   *changed;
 	const char *why;
 	uint64		epoch = ps_map_epoch();
+	uint64		terms = ps_map_terms();	/* before it is decided */
+	uint64		wanted;
 
-	ps_map_require_serving();
-	refuse_serializable();
-	if (is_local_scope(query))
-		return plan_here(query, text, options, params, PS_SCOPE_HERE);
-	if (is_final)
-		ps_shards_fix(query, params);
+	if (is_local_scope(query, &wanted))
+	{
+		/* the call is in the scans: where no partition is alive nobody makes it */
+		require_terms(wanted);
+		return plan_under(terms, query, text, options, params, PS_SCOPE_HERE);
+	}
 	mention = ps_key_find(query);
 	refuse_moves(mention);
 	way = decide(mention, params, is_final);
@@ -499,7 +589,7 @@ plan_routed(Query *query, const char *text, int options, ParamListInfo params, b
 		return plan ? plan : ps_later_plan(query, epoch, NIL, PS_LATER_COST);
 	}
 	if (way.way == WAY_HERE)
-		return plan_here(query, text, options, params, PS_SCOPE_HERE);
+		return plan_under(terms, query, text, options, params, PS_SCOPE_HERE);
 	if (shipped)
 		refuse_shipped(query, &way);
 	why = unshippable(query, mention);
@@ -513,23 +603,40 @@ plan_routed(Query *query, const char *text, int options, ParamListInfo params, b
 						get_rel_name(changed->relid), ps_map_node_name(way.node)),
 				 errdetail_internal("%s", why),
 				 errhint("Use two statements: read first, then write with values.")));
-	if (changed && (query->commandType == CMD_SELECT ||
-					query->commandType == CMD_MERGE || list_length(query->cteList) > 0 ||
-							!changed->is_written))
-		refuse_many(query, changed);
 	if (changed)
-	{
-		Bitmapset  *shards;
-		int			shard = -1;
+		require_changed_here(query, changed, params, is_final);
+	return plan_under(terms, query, text, options, params, PS_SCOPE_ALL);
+}
 
-		/* what is written must be here, the rest may be read elsewhere */
-		if (ps_shards_find(changed, params, is_final, &shards) != 1)
-			refuse_many(query, changed);
-		while ((shard = bms_next_member(shards, shard)) >= 0)
-			if (ps_route_primary(shard) != ps_map_self())
-				refuse_many(query, changed);
+static PlannedStmt *
+plan_routed(Query *query, const char *text, int options, ParamListInfo params, bool is_final)
+{
+	ps_map_require_serving();
+	refuse_serializable();
+	if (is_final)
+		ps_shards_fix(query, params);
+	for (int i = 1;; i++)
+	{
+		PlannedStmt *plan = try_plan(query, text, options, params, is_final);
+
+		if (plan)
+			return plan;
+		/* a transaction's snapshot is older than the map */
+		if (i == PS_PLANS_MAX || IsolationUsesXactSnapshot())
+			throw_planned_before();
 	}
-	return plan_here(query, text, options, params, PS_SCOPE_ALL);
+}
+
+/* No distributed table stands in it, but perhaps in a function that is inlined. */
+static PlannedStmt *
+plan_ordinary(Query *query, const char *text, int options, ParamListInfo params)
+{
+	uint64		epoch = ps_map_epoch();
+	PlannedStmt *plan = plan_here(query, text, options, params, PS_SCOPE_ALL);
+
+	if (unlikely(epoch != ps_map_epoch()) && has_distributed(plan))
+		throw_planned_before();
+	return plan;
 }
 
 static PlannedStmt *
@@ -541,7 +648,7 @@ route_planner(Query *query, const char *text, int options, ParamListInfo params)
 	if (query->commandType == CMD_UTILITY || ps_route_is_off())
 		return plan_here(query, text, options, params, PS_SCOPE_NONE);
 	if (!ps_key_is_distributed(query))
-		return plan_here(query, text, options, params, PS_SCOPE_ALL);
+		return plan_ordinary(query, text, options, params);
 	plans_epoch = Min(plans_epoch, ps_map_epoch());
 	return plan_routed(query, text, options, params, false);
 }
@@ -578,12 +685,19 @@ ps_route_plan_here(Query *query, const char *text)
 
 /* ------------------------------------------------------------ executing */
 
+/* A look at the partitions of a statement. */
+typedef struct Look
+{
+	Snapshot	snapshot;
+	uint64		terms;			/* grows by the term of each, which is at least 1 */
+} Look;
+
 /*
- * A partition that is read or written here: are we its primary still?
- * *terms grows by its term, which is at least 1.
+ * A partition that is read or written here: are we its primary still, and were we
+ * when the snapshot was taken?
  */
 static void
-check_relation(Relation rel, uint64 *terms)
+check_relation(Relation rel, Look *look)
 {
 	const PsRelation *part = rel ? ps_relation(RelationGetRelid(rel)) : NULL;
 	PsMapShard	before;
@@ -593,7 +707,14 @@ check_relation(Relation rel, uint64 *terms)
 		return;
 	ps_hold_enter(part->shard);
 	if (ps_map_shard(part->shard, &state))
-		*terms += state.term;
+		look->terms += state.term;
+	if (ps_map_opened_after(part->shard, look->snapshot))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("shard %d was opened here after the snapshot was taken", part->shard),
+				 errdetail("What was committed at its primary before may be missing in the "
+				           "snapshot."),
+				 errhint("Retry the transaction.")));
 	/* another term: the snapshot is older than the wait for a switchover */
 	if (ps_route_primary(part->shard) == ps_map_self() && state.term == before.term)
 		return;
@@ -632,24 +753,6 @@ check_state(PlanState *state, void *context)
 			break;
 	}
 	return planstate_tree_walker(state, check_state, context);
-}
-
-static bool
-has_distributed(PlannedStmt *plan)
-{
-	ListCell   *cell;
-
-	if (plan->planTree && IsA(plan->planTree, CustomScan) &&
-		((CustomScan *) plan->planTree)->scan.scanrelid == 0)
-		return false;			/* ours: they look themselves */
-	foreach(cell, plan->rtable)
-	{
-		RangeTblEntry *rte = lfirst(cell);
-
-		if (rte->rtekind == RTE_RELATION && ps_relation(rte->relid) != NULL)
-			return true;
-	}
-	return false;
 }
 
 /* Writes to a distributed table here, after writes elsewhere? */
@@ -755,16 +858,17 @@ start_once(QueryDesc *desc, int eflags)
  * before: the snapshot is older than the wait.  Terms only grow: their sum tells.
  */
 static void
-check_shards(PlanState *state)
+check_shards(QueryDesc *desc)
 {
-	uint64		terms = 0;
-	uint64		terms_after = 0;
+	Look		before = {desc->snapshot, 0};
+	Look		after = {desc->snapshot, 0};
 
-	check_state(state, &terms);
-	if (terms == 0 || !ps_lease_require())	/* the snapshot is taken */
+	check_state(desc->planstate, &before);
+	/* in local scope to have nothing here is an answer, too */
+	if ((before.terms == 0 && !shipped) || !ps_lease_require())	/* the snapshot is taken */
 		return;
-	check_state(state, &terms_after);
-	if (terms != terms_after)
+	check_state(desc->planstate, &after);
+	if (before.terms != after.terms)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the payshard map changed while the statement waited for a lease"),
@@ -787,7 +891,7 @@ check_started(QueryDesc *desc)
 	ps_map_require_serving();
 	check_writes(desc->plannedstmt);
 	ps_session_claim(ps_map_self());
-	check_shards(desc->planstate);
+	check_shards(desc);
 	return true;
 }
 
@@ -801,7 +905,8 @@ route_start(QueryDesc *desc, int eflags)
 	is_changing = !is_explained && changes_here(desc->plannedstmt);
 	if (is_changing)
 		ps_local_note();
-	if (ps_route_is_off() || IsParallelWorker())
+	/* what a worker does for its leader the leader has looked at; not what functions do */
+	if (ps_route_is_off() || (IsParallelWorker() && run_depth == 0))
 		return;
 	/* to the end of the transaction nobody else becomes primary of what is written */
 	if (!is_explained && check_started(desc) && is_changing)
@@ -835,13 +940,7 @@ payshard_local_scope(PG_FUNCTION_ARGS)
 	uint64		terms = (uint64) PG_GETARG_INT64(0);
 
 	(void) ps_lease_require();
-	if (terms != ps_map_terms())
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("the nodes do not have the same map"),
-				 errdetail("Shards have other primaries here, in epoch " UINT64_FORMAT
-						   ", than where the statement was planned.", ps_map_epoch()),
-				 errhint("Retry the transaction.")));
+	require_terms(terms);
 	PG_RETURN_BOOL(true);
 }
 

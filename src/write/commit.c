@@ -385,6 +385,11 @@ on_xact(XactEvent event, void *arg)
 			ps_capture_at_end();
 			ps_hold_at_end();
 			break;
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			/* what the functions of a worker have read */
+			ps_hold_at_end();
+			break;
 		default:
 			break;
 	}

@@ -346,6 +346,12 @@ like($c->sql(1, "EXPLAIN (FORMAT JSON) SELECT name FROM dist.account WHERE id = 
 like($c->sql(1, 'EXPLAIN (VERBOSE, COSTS OFF) SELECT name FROM dist.account WHERE balance > 3'), qr/Nodes: n2, n3\n\s*Remote SQL: SELECT name\s+FROM dist\.account\s+WHERE \(\(balance > '3'::numeric\) AND payshard\.local_scope/, 'filters and columns are pushed');
 unlike($c->sql(1, "EXPLAIN SELECT name FROM dist.account WHERE id = $k1"), qr/Payshard|Append/, 'a local key is planned on its partition');
 
+# The statement of a scatter of which nothing is alive here: the maps must be the same all the same.
+my $terms = $c->sql(1, 'SELECT sum(term) FROM payshard.shards');
+is($c->sql(1, "SET payshard.shipped = on; SELECT count(*) FROM dist.account WHERE id = $k2 AND payshard.local_scope($terms)"), '0', 'in local scope rows of another node are not here');
+refused(1, "SET payshard.shipped = on; SELECT count(*) FROM dist.account WHERE id = $k2 AND payshard.local_scope(" . ($terms - 1) . ")", '40001', 'an asker with another map');
+refused(1, "SET payshard.shipped = on; SELECT count(*) FROM dist.account WHERE id = $k2 AND payshard.local_scope(" . ($terms + 1) . ")", '40001', 'or with a newer one');
+
 # ------------------------------------------------ users
 
 $c->sql($_, 'CREATE ROLE clerk LOGIN; GRANT USAGE ON SCHEMA dist TO clerk') foreach 1 .. 3;
