@@ -259,7 +259,7 @@ CREATE FUNCTION payshard.peer_join_keys(shards int[], OUT shard int, OUT table_i
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_join_keys';
 CREATE FUNCTION payshard.peer_copy(ops bytea) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_copy';
-CREATE FUNCTION payshard.peer_join_copied(shards int[], seq bigint) RETURNS void
+CREATE FUNCTION payshard.peer_join_copied(shards int[], origin int, incarnation bigint, seq bigint) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_join_copied';
 CREATE FUNCTION payshard.peer_take_dirty(node int, shard int, table_id bigint, key bytea) RETURNS void
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_take_dirty';

@@ -58,6 +58,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lock.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -65,6 +66,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 #include "write/digest.h"
+#include "write/journal.h"
 #include "write/queue.h"
 
 PS_FUNCTION(payshard_rebuild_node);
@@ -223,14 +225,13 @@ leave_leftovers(void)
 		collect_shards(map, true, ps_move_shards);
 }
 
-/* (a) */
+/* (a), and (f): the node acts by its own map, which is to be no older than ours. */
 static void
 teach_map(void)
 {
 	StringInfoData bytes;
 	PsArg		arg;
 
-	PS_FAULT("rejoin.before_teach");
 	initStringInfo(&bytes);
 	ps_map_put(&bytes, ps_map_copy());
 	arg = ps_arg_bytes(bytes.data, bytes.len);
@@ -335,15 +336,19 @@ copy_rows(void)
 	PsCopyStats *stats = &join.stats;
 	PsCopyOrder order = {.conn = join.conn, .node = join.node, .name = join.name,
 	.shards = join.shards, .n_shards = join.n, .full = join.is_new, .look = require_joining};
-	PsArg		args[2] = {ps_arg_text(ps_int_array(join.shards, join.n)),
+	PsArg		args[4] = {ps_arg_text(ps_int_array(join.shards, join.n)),
+		ps_arg_int8(ps_map_self()), ps_arg_int8((int64) join.incarnation),
 	ps_arg_int8((int64) join.copied_seq)};
 
 	PS_FAULT("rejoin.before_copy");
+	teach_map();
 	command("BEGIN");
 	memset(stats, 0, sizeof(*stats));
 	ps_copy_shards(&order, stats);
 	PS_FAULT("rejoin.after_copy");
-	PQclear(call("SELECT payshard.peer_join_copied($1::int[], $2)", 2, args));
+	/* from here on it holds its map: it is not to wait for us if we are stopped */
+	command(psprintf("SET LOCAL idle_in_transaction_session_timeout = %d", ps_call_timeout_ms));
+	PQclear(call("SELECT payshard.peer_join_copied($1::int[], $2::int, $3, $4)", 4, args));
 	command("COMMIT");
 	PS_FAULT("rejoin.after_copied");
 	ereport(LOG,
@@ -637,6 +642,26 @@ open_connection(void)
 				 errmsg("node \"%s\" cannot be reached: %s", join.name, error)));
 }
 
+/*
+ * The one process for this node, or none: a keeper that has just started does not
+ * know of one that runs.  The lock is the session's, as advisory ones are, and of
+ * a type that no SQL function locks.
+ */
+static void
+take_place(uint32 node)
+{
+	LOCKTAG		tag = {
+		.locktag_field1 = MyDatabaseId,
+		.locktag_field2 = PS_LOCK_SPACE,
+		.locktag_field3 = PS_LOCK_REJOIN + node,
+		.locktag_type = LOCKTAG_USERLOCK,
+		.locktag_lockmethodid = USER_LOCKMETHOD,
+	};
+
+	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		proc_exit(0);
+}
+
 static void
 init_process(uint32 node)
 {
@@ -644,6 +669,7 @@ init_process(uint32 node)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(ps_database, NULL, 0);
+	take_place(node);
 	before_shmem_exit(rejoin_gone, 0);
 	join.node = node;
 	join.incarnation = ps_map_incarnation();
@@ -694,6 +720,7 @@ join_batch(MemoryContext work)
 	if (join.n == 0 || join.incarnation == 0 || join.incarnation != ps_map_incarnation() ||
 		takes_over_join())
 		return false;
+	PS_FAULT("rejoin.before_teach");
 	teach_map();
 	announce_join();
 	start_joining();

@@ -72,7 +72,10 @@ note_empty(int shard)
 	SPI_finish();
 }
 
-/* One chunk; false when nothing is to be done any more. */
+/*
+ * One chunk; false when nothing is to be done any more, or not now: nobody waits
+ * for a user's lock of a table while he holds the map, the keeper starts us again.
+ */
 static bool
 sweep_chunk(void)
 {
@@ -93,7 +96,7 @@ sweep_chunk(void)
 		n = ps_target_empty(ps_relation_partition(tables[i], shard), PS_SWEEP_ROWS);
 	if (n == 0)
 		note_empty(shard);
-	return true;
+	return n >= 0;
 }
 
 void

@@ -8,6 +8,10 @@
  * The copy, the end of the flag and the discarding of what it replaces - notes
  * of dirty keys of this node's own - are one transaction (J2): cut anywhere,
  * all keys are still known.
+ *
+ * Begin and end are fenced (M2): both hold the map, and by it who asks is the
+ * shards' primary and our placements are as they must be then.  A primary that
+ * wakes up after it was replaced copies nothing over a placement that is in sync.
  */
 #include "postgres.h"
 
@@ -81,12 +85,50 @@ terms_array(void)
 	return buf.data;
 }
 
+/* ERROR; detail: a format for a shard's number. */
+static void
+refuse_join(uint32 origin, const char *detail, int shard)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("this node refuses a join that node \"%s\" leads", ps_map_node_name(origin)),
+			 errdetail(detail, shard),
+			 errhint("What is still out joins again by itself; see payshard.placements.")));
+}
+
+/*
+ * M2: holds the map; ERROR unless by it the origin may lead this join, and our
+ * placements are in that state.
+ */
+static void
+require_leader(ArrayType *array, uint32 origin, uint64 incarnation, PsPlacementState state)
+{
+	int		   *shards = (int *) ARR_DATA_PTR(array);
+	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+
+	ps_map_lock();
+	if (!ps_map_is_member(origin, incarnation))
+		refuse_join(origin, "Its incarnation is not the newest.", 0);
+	for (int i = 0; i < n; i++)
+	{
+		PsMapShard	shard;
+
+		if (!ps_map_shard(shards[i], &shard) || shard.primary != origin)
+			refuse_join(origin, "It is not the primary of shard %d.", shards[i]);
+		if (ps_map_placement(&shard, ps_map_self()) != state)
+			refuse_join(origin, state == PS_PLACEMENT_OUT ? "The placement of shard %d here is not out." :
+						"The placement of shard %d here is not joining.", shards[i]);
+	}
+}
+
 /* peer_join_begin(shards, origin, incarnation, seq) */
 Datum
 payshard_peer_join_begin(PG_FUNCTION_ARGS)
 {
 	require_peer();
 	ps_map_require_serving();	/* a stranger has to distrust its rows first */
+	require_leader(PG_GETARG_ARRAYTYPE_P(0), PG_GETARG_INT32(1), PG_GETARG_INT64(2),
+				   PS_PLACEMENT_OUT);
 	ps_journal_lock_apply(PG_GETARG_INT32(1));
 	PS_FAULT("join.begin");
 	SPI_connect();
@@ -331,24 +373,30 @@ keep_what_differed(Datum shards)
 	ps_divergent_compare(differed, n);
 }
 
-/* peer_join_copied(shards, seq) */
+/* peer_join_copied(shards, origin, incarnation, seq) */
 Datum
 payshard_peer_join_copied(PG_FUNCTION_ARGS)
 {
 	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
+	int			n_shards = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 	Datum		shards = PointerGetDatum(array);
+	uint32		origin = PG_GETARG_INT32(1);
+	uint64		incarnation = PG_GETARG_INT64(2);
 
 	require_peer();
 	PS_FAULT("join.before_copied");
 	SPI_connect();
-	run_for_shards("UPDATE payshard.feed SET copying = false, seq = $2 WHERE shard = ANY ($1)", shards, 2,
-				   PG_GETARG_INT64(1), 0, 0);
 	run_for_shards("DELETE FROM payshard.dirty_key WHERE shard = ANY ($1) "
 				   "AND node = (SELECT node_id FROM payshard.node_self)", shards, 1, 0, 0, 0);
 	keep_what_differed(shards);
 	run_for_shards("DELETE FROM payshard.full_copy WHERE shard = ANY ($1)", shards, 1, 0, 0, 0);
-	ps_map_lock();
-	discard_settled((int *) ARR_DATA_PTR(array), ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)));
+	/* not earlier: comparing may take a while, and the map is held up to the COMMIT */
+	require_leader(array, origin, incarnation, PS_PLACEMENT_JOINING);
+	if (run_for_shards("UPDATE payshard.feed SET copying = false, seq = $4 "
+					   "WHERE shard = ANY ($1) AND origin = $2 AND incarnation = $3 AND copying",
+					   shards, 4, origin, (int64) incarnation, PG_GETARG_INT64(3)) != n_shards)
+		refuse_join(origin, "Not all of its shards are being copied from it.", 0);
+	discard_settled((int *) ARR_DATA_PTR(array), n_shards);
 	SPI_finish();
 	ps_journal_feeds_changed();
 	ForceSyncCommit();

@@ -11,7 +11,7 @@
  *		primary's dirty keys; table_id 0 = everything
  *	payshard.peer_copy(ops)
  *		rows: 'T' empties a table's partition, 'D' removes a key, 'I' inserts
- *	payshard.peer_join_copied(shards, seq)
+ *	payshard.peer_join_copied(shards, origin, incarnation, seq)
  *		the copy is complete, and shows all up to that seq; to be called in the
  *		transaction that made it
  *	payshard.peer_take_dirty(node, shard, table_id, key)

@@ -29,8 +29,6 @@
 #include "utils/snapmgr.h"
 #include "write/journal.h"
 
-#define LOCK_SPACE 0x70617973	/* "pays" */
-
 /* Journaled in this transaction; becomes visible in shared memory at commit. */
 static struct
 {
@@ -47,7 +45,7 @@ lock_origin(uint32 key)
 {
 	LOCKTAG		tag = {
 		.locktag_field1 = MyDatabaseId,
-		.locktag_field2 = LOCK_SPACE,
+		.locktag_field2 = PS_LOCK_SPACE,
 		.locktag_field3 = key,
 		.locktag_type = LOCKTAG_USERLOCK,
 		.locktag_lockmethodid = DEFAULT_LOCKMETHOD,
@@ -59,13 +57,13 @@ lock_origin(uint32 key)
 void
 ps_journal_lock(uint32 origin)
 {
-	lock_origin(origin);
+	lock_origin(PS_LOCK_JOURNAL + origin);
 }
 
 void
 ps_journal_lock_apply(uint32 origin)
 {
-	lock_origin(PS_NODES_MAX + origin);
+	lock_origin(PS_LOCK_APPLY + origin);
 }
 
 /* Runs a statement whose plan is kept; returns SPI_processed. */

@@ -8,6 +8,12 @@
 #include "postgres.h"
 #include "ground/wire.h"
 
+/* Heavyweight locks of the type LOCKTAG_USERLOCK: their space, and a node's number in it. */
+#define PS_LOCK_SPACE 0x70617973	/* "pays" */
+#define PS_LOCK_JOURNAL 0
+#define PS_LOCK_APPLY PS_NODES_MAX
+#define PS_LOCK_REJOIN (2 * PS_NODES_MAX)	/* keep/rejoin.c */
+
 /*
  * ps_journal_insert
  *		Journals a batch's records in the current transaction, ABORTs among

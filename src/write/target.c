@@ -321,12 +321,18 @@ ps_target_change(PsTargets *targets, const PsOp *op)
 int
 ps_target_empty(Oid partition, int max)
 {
-	Relation	rel = table_open(partition, RowExclusiveLock);
-	Snapshot	now = RegisterSnapshot(GetLatestSnapshot());
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, now, 0, NULL);
+	Relation	rel;
+	Snapshot	now;
+	TupleTableSlot *slot;
+	TableScanDesc scan;
 	int			n = 0;
 
+	if (!ConditionalLockRelationOid(partition, RowExclusiveLock))
+		return -1;
+	rel = table_open(partition, NoLock);
+	now = RegisterSnapshot(GetLatestSnapshot());
+	slot = table_slot_create(rel, NULL);
+	scan = table_beginscan(rel, now, 0, NULL);
 	while (n < max && table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		simple_table_tuple_delete(rel, &slot->tts_tid, now);

@@ -41,7 +41,8 @@ extern bool ps_target_change(PsTargets *targets, const PsOp *op);
 
 /*
  * ps_target_empty
- *		Deletes up to `max` rows of a partition; returns how many there were.
+ *		Deletes up to `max` rows of a partition; returns how many there were, or
+ *		-1 when somebody has locked it: the caller may hold the map.
  */
 extern int	ps_target_empty(Oid partition, int max);
 

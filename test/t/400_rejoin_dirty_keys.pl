@@ -86,4 +86,24 @@ $r = rejoined($from);
 is($r->[2], $r->[3], 'rebuild_node: all shards are copied as a whole');
 $p->assert_kept('rebuilt');
 
+# A join that is late, or of another primary, changes nothing on a node in sync.
+my ($shard) = $c->sql(1, q{SELECT min(shard) FROM payshard.shards WHERE primary_node = 'n1'});
+my ($incarnation) = $c->sql(2, q{SELECT incarnation FROM payshard.nodes WHERE name = 'n1'});
+my $feed = q{SELECT string_agg(f::text, ' ' ORDER BY shard) FROM payshard.feed f};
+my $before = $c->sql(2, $feed);
+foreach my $case (
+	[ "join_begin('{$shard}', 1, $incarnation, 0)", 'begun at a placement in sync', "The placement of shard $shard here is not out." ],
+	[ "join_copied('{$shard}', 1, $incarnation, 0)", 'ended at a placement in sync', "The placement of shard $shard here is not joining." ],
+	[ "join_begin('{$shard}', 1, $incarnation - 1, 0)", 'begun by an old incarnation', 'Its incarnation is not the newest.' ],
+	[ "join_copied('{$shard}', 1, $incarnation - 1, 0)", 'ended by an old incarnation', 'Its incarnation is not the newest.' ],
+	[ "join_begin('{$shard}', 3, (SELECT incarnation FROM payshard.nodes WHERE name = 'n3'), 0)", 'begun by who is not the primary', "It is not the primary of shard $shard." ])
+{
+	my ($call, $name, $detail) = @$case;
+	my ($code, $out, $err) = $c->node(2)->psql('postgres', "SELECT payshard.peer_$call");
+	like($err, qr/refuses a join that node "n\d" leads.*\Q$detail\E/s, "a join $name is refused");
+}
+is($c->sql(2, $feed), $before, 'such joins change no feed');
+$p->pay(1, $mine[0]) foreach 1 .. 3;
+$p->assert_kept('joins refused');
+
 done_testing();
