@@ -348,9 +348,9 @@ unlike($c->sql(1, "EXPLAIN SELECT name FROM dist.account WHERE id = $k1"), qr/Pa
 
 # The statement of a scatter of which nothing is alive here: the maps must be the same all the same.
 my $terms = $c->sql(1, 'SELECT sum(term) FROM payshard.shards');
-is($c->sql(1, "SET payshard.shipped = on; SELECT count(*) FROM dist.account WHERE id = $k2 AND payshard.local_scope($terms)"), '0', 'in local scope rows of another node are not here');
-refused(1, "SET payshard.shipped = on; SELECT count(*) FROM dist.account WHERE id = $k2 AND payshard.local_scope(" . ($terms - 1) . ")", '40001', 'an asker with another map');
-refused(1, "SET payshard.shipped = on; SELECT count(*) FROM dist.account WHERE id = $k2 AND payshard.local_scope(" . ($terms + 1) . ")", '40001', 'or with a newer one');
+is($c->sql(1, "SET payshard.shipped = on; SELECT count(*) FROM dist.account WHERE id = $k2 AND payshard.local_scope('$terms')"), '0', 'in local scope rows of another node are not here');
+refused(1, "SET payshard.shipped = on; SELECT count(*) FROM dist.account WHERE id = $k2 AND payshard.local_scope('" . ($terms - 1) . "')", '40001', 'an asker with another map');
+refused(1, "SET payshard.shipped = on; SELECT count(*) FROM dist.account WHERE id = $k2 AND payshard.local_scope('" . ($terms + 1) . "')", '40001', 'or with a newer one');
 
 # ------------------------------------------------ users
 
