@@ -78,7 +78,6 @@ my ($from, $to) = split /\|/, $c->sql(1, "SELECT primary_node, (SELECT node FROM
 my ($a, $b) = map { substr $_, 1 } $from, $to;
 $other = $c->node($a)->connstr('postgres');
 $c->sql($_, q{CREATE FUNCTION look(k bigint) RETURNS bigint LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$ BEGIN RETURN (SELECT count(*) FROM account WHERE id = k); END $$}) foreach 1 .. 3;
-$c->sql($b, 'CREATE TABLE plain AS SELECT g FROM generate_series(1, 2000) g; ANALYZE plain');
 run [ 'psql', '-XAtq', '-v', 'VERBOSITY=sqlstate', '-d', $c->node($b)->connstr('postgres') ], '<', \<<SQL, '&>', \$out;
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT 'begun';
@@ -94,9 +93,9 @@ is($out, "begun\nswitched\nERROR:  40001\n-77\n", "a transaction's snapshot is o
 
 # What functions read in parallel workers is let go when the worker ends.
 my $force = $c->sql(1, 'SELECT current_setting($$server_version_num$$)::int >= 160000') eq 't' ? 'debug_parallel_query' : 'force_parallel_mode';
-is($c->sql($b, "SET $force = on; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SELECT sum(look($key)) FROM plain"), '2000', 'functions in workers read distributed tables');
-like($c->sql($b, "SET $force = on; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; EXPLAIN SELECT sum(look($key)) FROM plain"), qr/Gather/, 'in parallel');
-is($c->sql($b, "SELECT to_node FROM payshard.switchover($shard, '$from')"), $from, 'and do not stand in the way of a switchover');
+is($c->sql($b, "SET $force = on; SELECT look($key)"), '1', 'a function in a worker reads a distributed table');
+like($c->sql($b, "SET $force = on; EXPLAIN SELECT look($key)"), qr/Gather.*Single Copy: true/s, 'in the worker alone');
+is($c->sql($b, "SELECT to_node FROM payshard.switchover($shard, '$from')"), $from, 'and does not stand in the way of a switchover');
 
 unlike(PostgreSQL::Test::Utils::slurp_file($c->node($_)->logfile), qr/TRAP|signal 11/, "no other crash at node $_") foreach 1 .. 3;
 
