@@ -388,21 +388,14 @@ ps_switch_shards(const bool *shards, uint32 to)
 Datum
 payshard_peer_switch(PG_FUNCTION_ARGS)
 {
-	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
-	int32	   *numbers = (int32 *) ARR_DATA_PTR(array);
-	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	const int  *numbers;
+	int			n;
 	bool	   *shards = palloc0(sizeof(bool) * PS_SHARDS_MAX);
 
 	ps_require_peer();
 	ps_map_require_cluster();
+	numbers = ps_map_shards_of(PG_GETARG_ARRAYTYPE_P(0), &n);
 	for (int i = 0; i < n; i++)
-	{
-		if (numbers[i] < 0 || numbers[i] >= ps_map_n_shards())
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("there is no shard %d", numbers[i]),
-					 errhint("Nodes of one cluster have the same shards.")));
 		shards[numbers[i]] = true;
-	}
 	PG_RETURN_FLOAT8(ps_switch_shards(shards, PG_GETARG_INT32(1)));
 }

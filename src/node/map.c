@@ -121,83 +121,88 @@ ps_map_terms(void)
 	return sum;
 }
 
-char *
-ps_map_node_name(uint32 id)
+/* Copies a node; false when there is no map or no such node. */
+static bool
+find_node(uint32 id, PsMapNode *out)
 {
-	char	   *name = NULL;
 	PsMapNode  *node;
 
 	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
 	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
 	if (node)
-		name = pstrdup(node->name);
+		*out = *node;
 	LWLockRelease(&ps_shared->map_lock);
-	return name ? name : psprintf("node %u", id);
+	return node != NULL;
+}
+
+char *
+ps_map_node_name(uint32 id)
+{
+	PsMapNode	node;
+
+	return find_node(id, &node) ? pstrdup(node.name) : psprintf("node %u", id);
 }
 
 uint64
 ps_map_settled(uint32 id)
 {
-	uint64		settled;
-	PsMapNode  *node;
+	PsMapNode	node;
 
-	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
-	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
-	settled = node ? node->settled : 0;
-	LWLockRelease(&ps_shared->map_lock);
-	return settled;
+	return find_node(id, &node) ? node.settled : 0;
 }
 
 uint64
 ps_map_node_incarnation(uint32 id)
 {
-	uint64		incarnation;
-	PsMapNode  *node;
+	PsMapNode	node;
 
-	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
-	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
-	incarnation = node ? node->incarnation : 0;
-	LWLockRelease(&ps_shared->map_lock);
-	return incarnation;
+	return find_node(id, &node) ? node.incarnation : 0;
 }
 
 bool
 ps_map_is_up(uint32 id, uint64 incarnation)
 {
-	bool		up;
-	PsMapNode  *node;
+	PsMapNode	node;
 
-	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
-	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
-	up = node && node->state == PS_NODE_UP && node->incarnation == incarnation;
-	LWLockRelease(&ps_shared->map_lock);
-	return up;
+	return find_node(id, &node) && node.state == PS_NODE_UP && node.incarnation == incarnation;
 }
 
 bool
 ps_map_is_resting(uint32 id)
 {
-	bool		is_resting;
-	PsMapNode  *node;
+	PsMapNode	node;
 
-	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
-	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
-	is_resting = node && node->is_resting;
-	LWLockRelease(&ps_shared->map_lock);
-	return is_resting;
+	return find_node(id, &node) && node.is_resting;
 }
 
 bool
 ps_map_is_member(uint32 id, uint64 incarnation)
 {
-	bool		member;
-	PsMapNode  *node;
+	PsMapNode	node;
 
-	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
-	node = ps_shared->map_loaded ? ps_map_node(&ps_shared->map, id) : NULL;
-	member = node && node->incarnation == incarnation;
-	LWLockRelease(&ps_shared->map_lock);
-	return member;
+	return find_node(id, &node) && node.incarnation == incarnation;
+}
+
+const int *
+ps_map_shards_of(ArrayType *array, int *n)
+{
+	const int  *shards = (const int *) ARR_DATA_PTR(array);
+
+	if (array_contains_nulls(array))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a shard is null"),
+				 errdetail("An array of shards has no nulls."),
+				 errhint("Nodes call this function with numbers of shards.")));
+	*n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	for (int i = 0; i < *n; i++)
+		if (shards[i] < 0 || shards[i] >= ps_map_n_shards())
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("there is no shard %d", shards[i]),
+					 errdetail("Shards are numbered 0 to %d.", ps_map_n_shards() - 1),
+					 errhint("Nodes of one cluster have the same shards.")));
+	return shards;
 }
 
 void

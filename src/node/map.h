@@ -8,6 +8,7 @@
 #include "postgres.h"
 #include "ground/state.h"
 #include "node/shared.h"
+#include "utils/array.h"
 #include "utils/snapshot.h"
 
 /*
@@ -35,6 +36,11 @@ extern bool ps_map_shard(int shard, PsMapShard *out);
 extern bool ps_map_opened_after(int shard, Snapshot snapshot);
 /* Number of shards, 0 = no map. */
 extern int	ps_map_n_shards(void);
+/*
+ * The shards that another node names in an int[]; ERROR 22023 for a null and for one that
+ * the cluster does not have.  Points into the array.
+ */
+extern const int *ps_map_shards_of(ArrayType *array, int *n);
 /*
  * The terms of all shards, added up: two maps of one cluster in which it is the same
  * have the same primaries, whatever else is different.

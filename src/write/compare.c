@@ -14,6 +14,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "node/identity.h"
+#include "node/map.h"
 #include "node/relation.h"
 #include "node/shared.h"
 #include "storage/ipc.h"
@@ -103,13 +104,13 @@ put_digest(ReturnSetInfo *set, int shard, uint32 table_id, const PsDigest *diges
 Datum
 payshard_peer_table_digests(PG_FUNCTION_ARGS)
 {
-	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
-	int		   *shards = (int *) ARR_DATA_PTR(array);
-	int			n_shards = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	const int  *shards;
+	int			n_shards;
 	int			n_tables;
 	Oid		   *tables;
 
 	ps_require_peer();
+	shards = ps_map_shards_of(PG_GETARG_ARRAYTYPE_P(0), &n_shards);
 	InitMaterializedSRF(fcinfo, 0);
 	tables = ps_digest_tables(&n_tables);
 	for (int t = 0; t < n_tables; t++)

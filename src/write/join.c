@@ -103,8 +103,8 @@ refuse_join(uint32 origin, const char *detail, int shard)
 static void
 require_leader(ArrayType *array, uint32 origin, uint64 incarnation, PsPlacementState state)
 {
-	int		   *shards = (int *) ARR_DATA_PTR(array);
-	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	int			n;
+	const int  *shards = ps_map_shards_of(array, &n);
 
 	ps_map_lock();
 	if (!ps_map_is_member(origin, incarnation))
@@ -230,11 +230,14 @@ payshard_peer_join_keys(PG_FUNCTION_ARGS)
 {
 	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
 	ReturnSetInfo *set = (ReturnSetInfo *) fcinfo->resultinfo;
+	const int  *shards;
+	int			n_shards;
 	bool		isnull;
 	uint64		n;
 	SPITupleTable *table;
 
 	require_peer();
+	shards = ps_map_shards_of(array, &n_shards);
 	PS_FAULT("join.keys");
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
@@ -252,8 +255,7 @@ payshard_peer_join_keys(PG_FUNCTION_ARGS)
 				VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	}
 	if (PS_RULE("J2"))
-		put_tail_keys(set, (int *) ARR_DATA_PTR(array),
-					  ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)));
+		put_tail_keys(set, shards, n_shards);
 	SPI_finish();
 	return (Datum) 0;
 }
@@ -378,12 +380,14 @@ Datum
 payshard_peer_join_copied(PG_FUNCTION_ARGS)
 {
 	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
-	int			n_shards = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	int			n_shards;
+	const int  *numbers;
 	Datum		shards = PointerGetDatum(array);
 	uint32		origin = PG_GETARG_INT32(1);
 	uint64		incarnation = PG_GETARG_INT64(2);
 
 	require_peer();
+	numbers = ps_map_shards_of(array, &n_shards);
 	PS_FAULT("join.before_copied");
 	SPI_connect();
 	run_for_shards("DELETE FROM payshard.dirty_key WHERE shard = ANY ($1) "
@@ -396,7 +400,7 @@ payshard_peer_join_copied(PG_FUNCTION_ARGS)
 					   "WHERE shard = ANY ($1) AND origin = $2 AND incarnation = $3 AND copying",
 					   shards, 4, origin, (int64) incarnation, PG_GETARG_INT64(3)) != n_shards)
 		refuse_join(origin, "Not all of its shards are being copied from it.", 0);
-	discard_settled((int *) ARR_DATA_PTR(array), n_shards);
+	discard_settled(numbers, n_shards);
 	SPI_finish();
 	ps_journal_feeds_changed();
 	ForceSyncCommit();
@@ -457,12 +461,12 @@ payshard_peer_await_applied(PG_FUNCTION_ARGS)
 Datum
 payshard_peer_digest(PG_FUNCTION_ARGS)
 {
-	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
 	ReturnSetInfo *set = (ReturnSetInfo *) fcinfo->resultinfo;
-	int		   *shards = (int *) ARR_DATA_PTR(array);
-	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	const int  *shards;
+	int			n;
 
 	require_peer();
+	shards = ps_map_shards_of(PG_GETARG_ARRAYTYPE_P(0), &n);
 	PS_FAULT("join.digest");
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < n; i++)

@@ -2,7 +2,7 @@
 -- and hint.  What several nodes add, and that nothing has changed then, is in
 -- test/t/160_bad_input.pl.
 BEGIN;
-SELECT plan(43);
+SELECT plan(55);
 
 -- The whole list: a new function has to be put here, or revoked.
 SELECT set_eq($$
@@ -96,6 +96,10 @@ SELECT is(pg_temp.said($$SELECT payshard.undistribute_table('ordinary')$$),
 	'undistribute_table: an ordinary table');
 SELECT is(pg_temp.said($$SELECT payshard.nodes_for(4711)$$),
 	'22023|there is no shard 4711|Shards are numbered 0 to 15.|See payshard.shards.', 'nodes_for: unknown shard');
+SELECT is(pg_temp.said(format('SELECT payshard.%s', format(call, array_arg))), said, format(call, array_arg))
+FROM unnest('{peer_digest(%L),peer_table_digests(%L),"peer_switch(%L, 2)","peer_join_begin(%L, 2, 1, 1)",peer_join_keys(%L),"peer_join_copied(%L, 2, 1, 1)"}'::text[]) call,
+	(VALUES ('{NULL}', '22023|a shard is null|An array of shards has no nulls.|Nodes call this function with numbers of shards.'),
+		('{4711}', '22023|there is no shard 4711|Shards are numbered 0 to 15.|Nodes of one cluster have the same shards.')) v(array_arg, said);
 SELECT is((SELECT relkind::text FROM pg_class WHERE oid = 'ordinary'::regclass), 'r', 'after all this the table is as it was');
 
 CREATE ROLE pgtap_nobody;
