@@ -9,8 +9,8 @@
  *	   (hold.c); it takes too long: they are let go, and it is tried again;
  * (c) every transaction up to the last seq has its outcome;
  * (d) every in-sync member of the shards has applied that, durably;
- * (e) a map in which the other node is primary; as soon as it is adopted here who
- *	   waited goes on, at the new primary.
+ * (e) a map in which the other node is primary, and nobody in sync whom (d) has not
+ *	   awaited; as soon as it is adopted here who waited goes on, at the new primary.
  *
  * (d) before (e): the new primary's stream and ours are applied independently of
  * each other; what is left of ours would be applied over newer rows, or be missing

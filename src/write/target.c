@@ -113,12 +113,12 @@ ps_targets_end(PsTargets *targets)
 	CommandCounterIncrement();
 }
 
-static Relation
-open_partition(const PsTargets *targets, Oid relid)
+static void
+lock_table(const PsTargets *targets, Oid relid, LOCKMODE mode)
 {
 	if (targets->may_wait)
-		return table_open(relid, RowExclusiveLock);
-	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+		LockRelationOid(relid, mode);
+	else if (!ConditionalLockRelationOid(relid, mode))
 	{
 		locked_partition = relid;
 		ereport(ERROR,
@@ -127,7 +127,18 @@ open_partition(const PsTargets *targets, Oid relid)
 				 errdetail("A transaction on this node holds a lock of the table."),
 				 errhint("It is tried again. See pg_locks for who holds it.")));
 	}
-	return table_open(relid, NoLock);
+}
+
+/*
+ * The table first, as DDL does: its bounds are read for each row, and who waited for
+ * it then, with the partition locked, would be in a deadlock with DDL.
+ */
+static Relation
+open_partition(const PsTargets *targets, Oid parent, Oid partition)
+{
+	lock_table(targets, parent, AccessShareLock);
+	lock_table(targets, partition, RowExclusiveLock);
+	return table_open(partition, NoLock);
 }
 
 /* Opens the partition of a table for a shard; NULL when it is not here. */
@@ -145,7 +156,7 @@ open_target(PsTargets *targets, uint32 table_id, int shard)
 	target = palloc0(sizeof(Target));
 	target->table_id = table_id;
 	target->shard = shard;
-	target->rel = open_partition(targets, ps_relation_partition(parent, shard));
+	target->rel = open_partition(targets, parent, ps_relation_partition(parent, shard));
 	target->format = ps_row_format(target->rel);
 	desc = RelationGetDescr(target->rel);
 	target->result = makeNode(ResultRelInfo);

@@ -16,7 +16,7 @@ typedef struct PsTargets PsTargets;
  *
  * may_wait: false for who holds the map, which nobody may hold while he waits for
  * a user: a partition that somebody has locked then is an ERROR 55P03, and
- * ps_target_locked tells, once, which.
+ * ps_target_locked tells, once, which; its table counts as well.
  */
 extern PsTargets *ps_targets_begin(bool may_wait);
 extern void ps_targets_end(PsTargets *targets);

@@ -4,7 +4,7 @@
 # Method: at node 2 a transaction holds locks on the partitions of two tables of a shard whose
 # primary is node 1 (REINDEX, which is of one server, takes them).  Node 1 is paid
 # until the applier of node 2 waits; the map is changed; there are more payments.  Then the lock
-# is given up.  The same once more, and the primary is killed.
+# is given up.  The same with the table itself, and once more, and the primary is killed.
 use strict;
 use warnings;
 use PayshardCluster;
@@ -44,6 +44,19 @@ is($c->sql(2, "SELECT count(*) FROM payshard.placements WHERE state <> 'in_sync'
 
 $session->query_safe("COMMIT");
 $p->assert_kept('the lock is given up');
+
+# DDL locks the table, then its partitions: the applier that waits for the table has none of
+# them, or one of the two would die of a deadlock.
+my $table = 'payments';
+my $lock = "SELECT payshard.peer_ddl('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', current_user, 'public')";
+$session->query_safe('BEGIN; ' . sprintf($lock, $table));
+is(scalar($p->pay(1, $account)), 'ok', 'a payment while the table is locked at the secondary');
+$c->wait_sql(2, "SELECT count(*) > 0 FROM pg_locks WHERE relation = '$table'::regclass AND NOT granted");
+is($c->sql(2, "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.backend_type = 'payshard apply' AND l.granted "
+	. "AND l.relation = '$partitions[0]'::regclass"), '0', 'its applier waits for it without the partition');
+$session->query_safe(sprintf($lock, $partitions[0]));
+$session->query_safe('COMMIT');
+$p->assert_kept('the table is free again');
 
 # The primary is lost while what it has sent waits for such a lock: its shards open
 # when the lock is given up, and not without what was acknowledged.
