@@ -76,6 +76,17 @@ sub arm_start
 	return;
 }
 
+# Starts a node so armed; a panic may be sooner than pg_ctl looks.
+sub start_armed
+{
+	my ($node, $point) = @_;
+	my $offset = $c->log_size($node);
+	return if $c->start($node, fail_ok => 1);
+	my $log = PostgreSQL::Test::Utils::slurp_file($c->node($node)->logfile, $offset);
+	die "node $node did not start" unless $log =~ /PANIC:  fault point "\Q$point\E"/;
+	return;
+}
+
 # Waits until the point has acted.
 sub await_hit
 {
@@ -181,7 +192,7 @@ $scenario{start} = sub {
 	pay_everywhere(12);
 	$c->kill9(2, all => 1);
 	arm_start(2, $point, $action);
-	$c->start(2, fail_ok => 1);	# a panic may be sooner than pg_ctl looks
+	start_armed(2, $point);
 	await_hit(2, $point, $action);
 	recover(2, $point, $action);
 };
@@ -235,9 +246,16 @@ sub come_back
 	$c->kill9($who);
 	$p->start($_, 6, accounts => [ $p->accounts_at($_, 1) ]) foreach 1, $other;
 	$p->finish;
-	if ($who == 2) { arm_start(2, $point, $action); }
-	else { arm(2, $point, $action); }
-	$c->start($who);
+	if ($who == 2)
+	{
+		arm_start(2, $point, $action);
+		start_armed(2, $point);
+	}
+	else
+	{
+		arm(2, $point, $action);
+		$c->start($who);
+	}
 	pay_everywhere(12);
 	await_hit(2, $point, $action);
 	recover(2, $point, $action);

@@ -314,14 +314,26 @@ sub is_running
 	return scalar(grep { $_ == $postmaster } $self->pids($i));
 }
 
+# Of postmasters that were seen: those that are zombies, or amid their end, when a process has no
+# directory any more.  A new postmaster would take them for alive.
+sub _ending
+{
+	my @ending;
+	foreach my $pid (keys %seen_pid)
+	{
+		waitpid($pid, WNOHANG);
+		if (!-e "/proc/$pid") { delete $seen_pid{$pid}; }
+		elsif (_process_state($pid) eq '' || !defined readlink "/proc/$pid/cwd") { push @ending, $pid; }
+	}
+	return @ending;
+}
+
 # Waits until no process of node i is left, as after an armed crash, and no zombie.
 sub wait_down
 {
 	my ($self, $i, $seconds) = @_;
 	$self->wait_until("node $i to be gone", $seconds // 60, sub {
-			my @left = $self->pids($i);
-			waitpid($_, WNOHANG) foreach keys %seen_pid;
-			push @left, grep { -e "/proc/$_" && _process_state($_) eq '' } keys %seen_pid;
+			my @left = ($self->pids($i), _ending());
 			return (!@left, "processes @left");
 		});
 	$self->node($i)->{_pid} = undef;
