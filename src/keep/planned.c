@@ -199,11 +199,52 @@ put_row(ReturnSetInfo *set, uint32 from, uint32 to, const int *shards, int n, do
 	tuplestore_putvalues(set->setResult, set->setDesc, values, nulls);
 }
 
+/* Throws the error of one pair again, with what was done before, which stays so. */
+static void
+throw_in_part(MemoryContext caller, const char *done)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(caller);
+	error = CopyErrorData();
+	FlushErrorState();
+	error->detail = psprintf("%s%sOther nodes are primary by now of %s.", error->detail ? error->detail : "",
+							 error->detail ? " " : "", done);
+	error->hint = psprintf("%s%sThen call it again for the others; see payshard.shards.",
+						   error->hint ? error->hint : "", error->hint ? " " : "");
+	ReThrowError(error);
+}
+
+/* switch_pair; `done` says what was done before it. */
+static double
+switch_next_pair(uint32 from, uint32 to, const int *shards, int n, StringInfo done)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	double		ms = 0;
+
+	PG_TRY();
+	{
+		ms = switch_pair(from, to, shards, n);
+	}
+	PG_CATCH();
+	{
+		if (done->len == 0)
+			PG_RE_THROW();
+		throw_in_part(caller, done->data);
+	}
+	PG_END_TRY();
+	appendStringInfo(done, "%sshards %s of node \"%s\" (node \"%s\")", done->len ? ", " : "",
+					 ps_int_array(shards, n), ps_map_node_name(from), ps_map_node_name(to));
+	return ms;
+}
+
 int
 ps_plan_carry_out(const PsSwitchPlan *plan, ReturnSetInfo *set, double *pause_ms)
 {
 	int			n_all = 0;
+	StringInfoData done;
 
+	initStringInfo(&done);
 	*pause_ms = 0;
 	for (uint32 from = 1; from < PS_NODES_MAX; from++)
 		for (uint32 to = 1; to < PS_NODES_MAX; to++)
@@ -217,7 +258,7 @@ ps_plan_carry_out(const PsSwitchPlan *plan, ReturnSetInfo *set, double *pause_ms
 					shards[n++] = s;
 			if (n == 0)
 				continue;
-			ms = switch_pair(from, to, shards, n);
+			ms = switch_next_pair(from, to, shards, n, &done);
 			*pause_ms = Max(*pause_ms, ms);
 			n_all += n;
 			if (set)

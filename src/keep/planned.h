@@ -31,7 +31,8 @@ extern PsSwitchPlan *ps_plan_home(PsMap *map, uint32 id, const bool *shards);
  * ps_plan_carry_out
  *		Does it; a row of payshard.switchover() into `set`, unless NULL, for each
  *		pair of nodes.  Returns the number of shards, and the longest pause.  Errors
- *		as of ps_switch_shards; what was switched over before stays so.
+ *		as of ps_switch_shards; what was switched over before stays so, and the error
+ *		says what that is.  The same call, again, does the rest.
  */
 extern int	ps_plan_carry_out(const PsSwitchPlan *plan, ReturnSetInfo *set, double *pause_ms);
 
