@@ -6,8 +6,9 @@
  * promises of a majority, the value of the highest accepted ballot is the
  * current map; (d) the step makes the next one of it, or refuses: then the
  * current one is proposed again, so that what we answer from is chosen; (e)
- * accept at all voters of both maps; a majority of each makes it chosen; (f)
- * it is adopted here and sent to the others.
+ * accept at all voters of both maps that have promised; a majority of each makes
+ * it chosen; (f) it is adopted here and sent to the others.  A voter accepts in the
+ * session in which it has promised (node/acceptor.c).
  *
  * Voters change one at a time.  A proposer that knew the old voters may meet a
  * value with others: it then needs promises of a majority of those too, or two
@@ -38,6 +39,8 @@
 #define PS_STRAGGLER_MS 100
 #define PS_FAILED_LATELY_MS 2000
 #define PS_TURN_MS 1000
+#define PS_PREPARE "SELECT * FROM payshard.peer_prepare($1, $2)"
+#define PS_ACCEPT "SELECT * FROM payshard.peer_accept($1, $2, $3)"
 #define PS_TURN_TAG "1886611572, 1"	/* of an advisory lock */
 
 static PGconn *peers[PS_NODES_MAX];
@@ -61,6 +64,14 @@ typedef struct Round
 	size_t		value_bytes;
 	uint64		boots[PS_NODES_MAX][2]; /* marks of each voter's directory (M3) */
 } Round;
+
+/* What a round has read of the register. */
+typedef struct Register
+{
+	PsMap	   *current;		/* NULL = there was no majority */
+	uint64		ballot;
+	PsNodeSet	promised;		/* who gave a promise that counts */
+} Register;
 
 void
 ps_peer_drop(uint32 node)
@@ -242,25 +253,25 @@ void_strangers(Round *round, const PsMap *current)
 	}
 }
 
-/* (a) to (c): the current map, or NULL when there was no majority. */
-static PsMap *
-read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
+/* (a) to (c) */
+static Register
+read_register(const PsMap *known, TimestampTz deadline)
 {
+	const Register nothing = {NULL};
 	Round		round = {0};
 	PsArg		args[2];
 	PsMap	   *current = palloc(sizeof(PsMap));
 	PsRefusal	wrong;
 	PsNodeSet	voters = ps_map_voters(known);
 
-	*ballot = ((++ballot_seen) << 6) | ps_map_self();
-	round.ballot = *ballot;
+	round.ballot = ((++ballot_seen) << 6) | ps_map_self();
 	PS_FAULT("proposer.before_prepare");
 	args[0] = ps_arg_int8((int64) known->cluster_id);
-	args[1] = ps_arg_int8((int64) *ballot);
-	ask_all(&round, known, NULL, "SELECT * FROM payshard.peer_prepare($1, $2)", 2, args, deadline);
+	args[1] = ps_arg_int8((int64) round.ballot);
+	ask_all(&round, known, NULL, PS_PREPARE, 2, args, deadline);
 	gather(&round, true, voters, voters, deadline, NULL);
 	if (round.value == NULL || !ps_map_is_majority(round.yes & voters, voters))
-		return NULL;
+		return nothing;
 	wrong = ps_map_read(current, round.value, round.value_bytes);
 	if (wrong)
 		ereport(ERROR,
@@ -269,13 +280,13 @@ read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
 				 errdetail("%s", wrong)));
 	void_strangers(&round, current);
 	if (!ps_map_is_majority(round.yes & voters, voters))
-		return NULL;
+		return nothing;
 	voters = ps_map_voters(current);
 	if (!ps_map_is_majority(round.yes & voters, voters))
 	{
-		Round		more = {.ballot = *ballot};
+		Round		more = {.ballot = round.ballot};
 
-		ask_all(&more, current, NULL, "SELECT * FROM payshard.peer_prepare($1, $2)", 2, args, deadline);
+		ask_all(&more, current, NULL, PS_PREPARE, 2, args, deadline);
 		gather(&more, true, voters & ~round.yes, voters & ~round.yes, deadline, NULL);
 
 		/*
@@ -285,27 +296,39 @@ read_register(const PsMap *known, uint64 *ballot, TimestampTz deadline)
 		void_strangers(&more, current);
 		if (more.accepted_ballot > round.accepted_ballot ||
 			!ps_map_is_majority((round.yes | more.yes) & voters, voters))
-			return NULL;
+			return nothing;
+		round.yes |= more.yes;
 	}
-	return current;
+	return (Register){current, round.ballot, round.yes};
 }
 
 /* (e): is `next` chosen? */
 static bool
-accept(const PsMap *current, const PsMap *next, uint64 ballot,
-	   StringInfo bytes, TimestampTz deadline)
+accept(const Register *now, const PsMap *next, StringInfo bytes, TimestampTz deadline)
 {
-	Round		round = {.ballot = ballot};
-	PsArg		args[3];
-	PsNodeSet	old_voters = ps_map_voters(current);
+	PsNodeSet	old_voters = ps_map_voters(now->current);
 	PsNodeSet	new_voters = ps_map_voters(next);
+	PsNodeSet	added = new_voters & ~old_voters;
+	Round		round = {.ballot = now->ballot};
+	Round		of_added = {.ballot = now->ballot, .asked = ~added};
+	PsArg		args[3];
 
 	args[0] = ps_arg_int8((int64) next->cluster_id);
-	args[1] = ps_arg_int8((int64) ballot);
+	args[1] = ps_arg_int8((int64) now->ballot);
 	args[2] = ps_arg_bytes(bytes->data, bytes->len);
 	ps_lease_before_propose(next);
 	PS_FAULT("proposer.before_accept");
-	ask_all(&round, current, next, "SELECT * FROM payshard.peer_accept($1, $2, $3)", 3, args, deadline);
+	if (added)
+	{
+		/* what it promises is for its own session only: it has voted on nothing yet */
+		ask(&of_added, next, true, PS_PREPARE, 2, args, deadline);
+		of_added.asked &= added;
+		gather(&of_added, false, added, added, deadline, NULL);
+	}
+	round.asked = ~(now->promised | of_added.yes);
+	ask(&round, now->current, true, PS_ACCEPT, 3, args, deadline);
+	ask(&round, next, true, PS_ACCEPT, 3, args, deadline);
+	round.asked &= now->promised | of_added.yes;
 	gather(&round, false, old_voters, new_voters, deadline, NULL);
 	PS_FAULT("proposer.after_accept");
 	return ps_map_is_majority(round.yes & old_voters, old_voters) &&
@@ -391,9 +414,9 @@ ps_propose_warm(void)
 	args[0] = ps_arg_int8((int64) map->cluster_id);
 	args[1] = ps_arg_int8(0);
 	args[2] = ps_arg_bytes(bytes.data, bytes.len);
-	ask_all(&round, map, NULL, "SELECT * FROM payshard.peer_prepare($1, $2)", 2, args, deadline);
+	ask_all(&round, map, NULL, PS_PREPARE, 2, args, deadline);
 	gather(&round, false, voters, voters, deadline, NULL);
-	ask_all(&round, map, NULL, "SELECT * FROM payshard.peer_accept($1, $2, $3)", 3, args, deadline);
+	ask_all(&round, map, NULL, PS_ACCEPT, 3, args, deadline);
 	gather(&round, false, voters, voters, deadline, NULL);
 	ask_all(&round, map, NULL, "SELECT true, 0 FROM payshard.peer_learn($1)", 1, &args[2], deadline);
 	gather(&round, false, voters, voters, deadline, NULL);
@@ -416,27 +439,26 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 		 !TimestampDifferenceExceeds(with_majority, GetCurrentTimestamp(), ps_call_timeout_ms);
 		 tries++)
 	{
-		uint64		ballot;
 		StringInfoData bytes;
 		TimestampTz round_end = Min(deadline, ps_deadline(ps_call_timeout_ms));
-		PsMap	   *current;
+		Register	now;
 		PsMap	   *next;
 
 		/* this one is here, whatever becomes of its connection to itself */
 		heard = PS_NODE_BIT(ps_map_self());
-		current = read_register(known, &ballot, round_end);
+		now = read_register(known, round_end);
 		if (ps_map_is_majority(heard, ps_map_voters(known)))
 			with_majority = GetCurrentTimestamp();
-		if (current == NULL)
+		if (now.current == NULL)
 		{
 			back_off(tries);
 			continue;
 		}
 		next = palloc(sizeof(PsMap));
-		memcpy(next, current, sizeof(PsMap));
+		memcpy(next, now.current, sizeof(PsMap));
 		*refusal = step(next, arg);
 		if (*refusal)
-			memcpy(next, current, sizeof(PsMap));
+			memcpy(next, now.current, sizeof(PsMap));
 		else
 		{
 			next->changed_at = GetCurrentTimestamp();
@@ -447,14 +469,14 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 		ps_map_put(&bytes, next);
 		if (gate_shut)
 			gate_shut();
-		if (accept(current, next, ballot, &bytes, round_end))
+		if (accept(&now, next, &bytes, round_end))
 		{
 			PS_FAULT("proposer.chosen");
 			spread(next, &bytes, ps_deadline(ps_call_timeout_ms));
 			PS_FAULT("proposer.after_spread");
 			return next;
 		}
-		memcpy(known, current, sizeof(PsMap));
+		memcpy(known, now.current, sizeof(PsMap));
 		back_off(tries);
 	}
 	no_majority(known, (int) ((GetCurrentTimestamp() - begun) / 1000));

@@ -137,6 +137,26 @@ step_start(PsMap *map, void *arg)
 	return ps_step_start(map, node->id, start->attempt, GetSystemIdentifier(), start->is_stranger);
 }
 
+/*
+ * Does this directory's WAL end before what peers have heard of this node?  Then
+ * its votes count no more, before it votes at all in this run of the server: it
+ * has forgotten some, and a copy made since its last start has that start's mark.
+ */
+static bool
+judge(const PsMap *map)
+{
+	bool		is_behind = heard_lsn(map) > GetFlushRecPtr(NULL) && PS_RULE("M3.judged");
+
+	if (is_behind)
+	{
+		ps_identity_disown();
+		CommitTransactionCommand();
+		StartTransactionCommand();
+	}
+	pg_atomic_write_u32(&ps_shared->is_judged, 1);
+	return is_behind;
+}
+
 /* A mark for this start, committed before we go on. */
 static uint64
 mark_start(void)
@@ -215,10 +235,10 @@ ps_duty_start(void)
 	ps_runs_note(ps_map_node(map, ps_map_self())->incarnation);
 	ps_acceptor_load(identity.cluster_id);
 	step.last = identity.boot;
+	step.is_behind = judge(map);
 	step.attempt = mark_start();
 	map = ps_map_copy();		/* the former copy went with its transaction */
 	PS_FAULT("start.before_incarnation");
-	step.is_behind = heard_lsn(map) > GetFlushRecPtr(NULL);
 	pg_atomic_write_u32(&ps_shared->needs_recovery, 0);
 	map = ps_propose_or_error(step_start, &step, psprintf("start of node %s", identity.name),
 							  PS_START_TIMEOUT_MS);

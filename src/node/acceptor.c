@@ -9,7 +9,18 @@
  *
  * A promise comes with the marks of this directory's last start: that of a
  * directory which was restored, and so has forgotten votes, counts for nothing
- * before the node has started again as a stranger (M3; keep/proposer.c).
+ * before the node has started again as a stranger (M3; keep/proposer.c).  A copy
+ * made after that start has its mark: so nothing is promised before the keeper has
+ * compared its WAL with what peers have heard of it (keep/start.c).
+ *
+ * Who has promised a ballot accepts it, in the session in which he has.  A session
+ * does not outlive its server, and a directory is not put back under a running
+ * one: without this a restored voter, which has forgotten a higher promise, would
+ * help a round to its end that was begun before.
+ *
+ * Maps of an epoch that was adopted here are not accepted, but for that very map:
+ * what is adopted is chosen, so whoever proposes another has read what voters had
+ * that have forgotten it.
  *
  * A map that deposes a node which this one has promised a lease is not accepted
  * before that promise has run out (Q1, lease.h); the proposer tries again.
@@ -41,6 +52,9 @@ typedef struct Vote
 	int64		accepted;
 	Datum		value;			/* bytea; not valid when accepted = 0 */
 } Vote;
+
+/* The ballot that was promised last in this session; 0 = none. */
+static int64 promised_here = 0;
 
 /* Reads and locks the row; ERROR when this node is no voter of the cluster. */
 static void
@@ -84,6 +98,14 @@ read_marks(Datum *marks, bool *nulls)
 	}
 }
 
+/* Has a directory that was started before been compared with what peers have heard (M3)? */
+static bool
+is_judged(const Datum *marks, const bool *nulls)
+{
+	return nulls[0] || DatumGetInt64(marks[0]) == 0 || !PS_RULE("M3.judged") ||
+		pg_atomic_read_u32(&ps_shared->is_judged) != 0;
+}
+
 /* The function's result: a record as its tuple descriptor says. */
 static Datum
 answer(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
@@ -117,12 +139,48 @@ read_value(Datum value)
 	return map;
 }
 
-/* Q1: may this node vote for the map?  Within SPI. */
+/* Is it the same map, whoever proposed it, and when? */
+static bool
+is_same_map(const PsMap *a, const PsMap *b)
+{
+	PsMap	   *other = palloc(sizeof(PsMap));
+	StringInfoData bytes[2];
+
+	memcpy(other, b, sizeof(PsMap));
+	other->changed_at = a->changed_at;
+	other->changed_by = a->changed_by;
+	strlcpy(other->reason, a->reason, sizeof(other->reason));
+	for (int i = 0; i < 2; i++)
+	{
+		initStringInfo(&bytes[i]);
+		ps_map_put(&bytes[i], i == 0 ? a : other);
+	}
+	return bytes[0].len == bytes[1].len && memcmp(bytes[0].data, bytes[1].data, bytes[0].len) == 0;
+}
+
+/* M1: is there another chosen map in the place of this one?  Within SPI. */
+static bool
+is_taken(const PsMap *map)
+{
+	bool		isnull;
+	PsMap	   *chosen;
+
+	SPI_execute("SELECT value FROM payshard.chosen_map", true, 1);
+	if (SPI_processed != 1 || !PS_RULE("M1.taken"))
+		return false;
+	chosen = read_value(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	return map->epoch < chosen->epoch ||
+		(map->epoch == chosen->epoch && !is_same_map(map, chosen));
+}
+
+/* May this node vote for the map (M1, Q1)?  Within SPI. */
 static bool
 may_accept(Datum value, int64 ballot)
 {
 	PsMap	   *map = read_value(value);
 
+	if (is_taken(map))
+		return false;
 	SPI_execute("SELECT FROM payshard.distributed_table", true, 1);
 	return ps_lease_may_accept(map, (uint32) (ballot & (PS_NODES_MAX - 1)), SPI_processed == 0);
 }
@@ -188,7 +246,8 @@ payshard_peer_prepare(PG_FUNCTION_ARGS)
 	require_ballot(ballot);
 	SPI_connect();
 	read_vote(cluster_id, &vote);
-	promised = ballot > vote.promised;
+	read_marks(&values[4], &nulls[4]);
+	promised = ballot > vote.promised && is_judged(&values[4], &nulls[4]);
 	if (promised)
 	{
 		Oid			types[2] = {INT8OID, INT8OID};
@@ -199,8 +258,8 @@ payshard_peer_prepare(PG_FUNCTION_ARGS)
 							  2, types, args, NULL, false, 0);
 		ForceSyncCommit();
 		PS_FAULT("acceptor.promised");
+		promised_here = ballot;
 	}
-	read_marks(&values[4], &nulls[4]);
 	SPI_finish();
 	values[0] = BoolGetDatum(promised);
 	values[1] = Int64GetDatum(promised ? ballot : vote.promised);
@@ -223,7 +282,8 @@ payshard_peer_accept(PG_FUNCTION_ARGS)
 	require_ballot(ballot);
 	SPI_connect();
 	read_vote(cluster_id, &vote);
-	accepted = ballot > 0 && ballot >= vote.promised && may_accept(PG_GETARG_DATUM(2), ballot);
+	accepted = ballot > 0 && ballot >= vote.promised && may_accept(PG_GETARG_DATUM(2), ballot) &&
+		(ballot == promised_here || !PS_RULE("M3.session"));
 	if (accepted)
 	{
 		Oid			types[3] = {INT8OID, INT8OID, BYTEAOID};

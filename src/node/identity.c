@@ -104,6 +104,13 @@ ps_identity_confirm(uint64 boot)
 	ForceSyncCommit();
 }
 
+/* No register has 1 as a mark: 0 would say that this node was never started. */
+void
+ps_identity_disown(void)
+{
+	ps_identity_confirm(1);
+}
+
 void
 ps_require_peer(void)
 {

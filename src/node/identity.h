@@ -30,9 +30,14 @@ extern Oid	ps_identity_peer_role(void);
  *
  * ps_identity_confirm
  *		The register has the mark: it is this directory's last start.
+ *
+ * ps_identity_disown
+ *		This directory is behind its last start: it is no start of it any more, so that
+ *		its votes do not count (M3).  Durable by the caller's commit.
  */
 extern uint64 ps_identity_attempt(void);
 extern void ps_identity_confirm(uint64 boot);
+extern void ps_identity_disown(void);
 
 /*
  * ps_require_peer

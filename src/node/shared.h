@@ -159,6 +159,7 @@ typedef struct PsShared
 	Latch	   *keeper;			/* map_lock; NULL = not running */
 	Latch	   *applier;		/* map_lock */
 	PsSharedLease lease;
+	pg_atomic_uint32 is_judged; /* M3: compared with what peers heard, in this run of the server */
 	pg_atomic_uint32 run_noted; /* payshard.run_end has this run of the server */
 	pg_atomic_uint32 needs_recovery;	/* W7: closed until recovered (F1) */
 	pg_atomic_uint64 dirty_keys;	/* hint for views: keys recorded since start */

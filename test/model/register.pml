@@ -54,12 +54,8 @@
 #ifndef M3_PROMISE			/* promises of strangers do not count */
 #define M3_PROMISE 1
 #endif
-/*
- * An assumption, no rule of the code: a round is over (payshard.call_timeout) before a
- * directory is restored and its server started.
- */
-#ifndef M3_ROUNDS
-#define M3_ROUNDS 1
+#ifndef M3_SESSION			/* who has promised accepts, in the session in which he has: so in the same run of his server */
+#define M3_SESSION 1
 #endif
 
 #define B(x) (1 << (x))
@@ -83,16 +79,18 @@ byte dpr[N]; byte dab[N]; byte dav[N];
 #define STEP 3
 #define ACCEPT 4
 byte ph[2]; byte rd[2]; byte kn[2]; byte cu[2]; byte nx[2]; byte yes[2]; byte asked[2]; byte bb[2]; byte bv[2];
+byte el[2]; byte dead[2];	/* who may accept; whose session has ended since he promised */
 byte pk[2 * N]; byte pa[2 * N];
 byte nc; byte nx_left; byte marks; byte k;
 
 #define BALLOT(u) (rd[u] * 2 + (u) + 1)
 #define BOOT(v, a) vb[(v) * N + (a)]
+#define MAY_ACCEPT(u, a) (!M3_SESSION || (el[u] & ~dead[u] & B(a)) || !(vvot[cu[u]] & B(a)))
 #define KNOWN(v, a, m1, m2) (BOOT(v, a) == 0 || (m1) == BOOT(v, a) || (m2) == BOOT(v, a))
 
 inline idle(p_)
 {
-	ph[p_] = IDLE; cu[p_] = 0; nx[p_] = 0; yes[p_] = 0; asked[p_] = 0; bb[p_] = 0; bv[p_] = 0; k = 0;
+	ph[p_] = IDLE; cu[p_] = 0; nx[p_] = 0; yes[p_] = 0; asked[p_] = 0; bb[p_] = 0; bv[p_] = 0; el[p_] = 0; dead[p_] = 0; k = 0;
 	do :: k < N -> pk[(p_) * N + k] = 0; pa[(p_) * N + k] = 0; k++ :: else -> break od;
 	k = 0
 }
@@ -138,7 +136,7 @@ inline void_strangers(u)
 	:: d_step { a < N && ph[u] == ACCEPT && (((vvot[cu[u]] | vvot[nx[u]]) & ~asked[u]) & B(a)) -> \
 		asked[u] = asked[u] | B(a); \
 		if \
-		:: BALLOT(u) >= pr[a] || !M1_PROMISE -> \
+		:: (BALLOT(u) >= pr[a] || !M1_PROMISE) && MAY_ACCEPT(u, a) -> \
 			pr[a] = BALLOT(u); ab[a] = BALLOT(u); av[a] = nx[u]; \
 			yes[u] = yes[u] | B(a); \
 			printf("p%d: ballot %d: %d accepts map %d\n", u, BALLOT(u), a, nx[u]) \
@@ -161,7 +159,7 @@ proctype Proposer(byte u)
 		:: !MAJ(yes[u], vvot[kn[u]]) -> idle(u); printf("p%d: votes are void\n", u)
 		:: else -> ph[u] = MORE; asked[u] = yes[u]; printf("p%d: reads map %d\n", u, cu[u])
 		fi }
-	:: d_step { ph[u] == MORE && (MAJ(yes[u], vvot[cu[u]]) || !M1_READ) -> ph[u] = STEP; yes[u] = 0; asked[u] = 0; k = 0;
+	:: d_step { ph[u] == MORE && (MAJ(yes[u], vvot[cu[u]]) || !M1_READ) -> ph[u] = STEP; el[u] = yes[u]; yes[u] = 0; asked[u] = 0; k = 0;
 		do :: k < N -> pk[u * N + k] = 0; pa[u * N + k] = 0; k++ :: else -> break od;
 		k = 0 }
 	/* the step refuses; a step; another voter; one less; this node's start */
@@ -190,7 +188,7 @@ proctype Proposer(byte u)
 #endif
 		}
 	/* an old directory of node u is put back and started */
-	:: d_step { nx_left > 0 -> nx_left--; idle(u); rd[u] = 0; kn[u] = 1; if :: M3_ROUNDS -> idle((1 - u)) :: else fi; printf("%d: RESTORED\n", u);
+	:: d_step { nx_left > 0 -> nx_left--; idle(u); rd[u] = 0; kn[u] = 1; dead[1 - u] = dead[1 - u] | ((yes[1 - u] | el[1 - u]) & B(u)); printf("%d: RESTORED\n", u);
 		pr[u] = 1; ab[u] = 1; av[u] = 1; mk[u] = 1; marks++; at[u] = marks }
 	od
 }

@@ -1,0 +1,87 @@
+# What a restored voter has forgotten helps nobody to a second map of an epoch (M1, M3),
+# although its directory has the mark of its last start: it was copied since.
+#
+# Method: node 3, a witness, is copied while it runs; then it helps to choose a map; then the copy is
+# put back, node 1 dies, and node 2 wants a map of its own. Each sign by itself, the others
+# switched off, and all off: then it gets it.
+use strict;
+use warnings;
+use PayshardCluster;
+use PayshardPayments;
+use Test::More;
+
+my $c = PayshardCluster->new(nodes => 3, witness => [3], shards => 8, conf => "payshard.peer_timeout = 60s\n");
+my $p = PayshardPayments->new($c);
+my $directory = $c->node(3)->data_dir;
+my $cluster = $c->sql(3, 'SELECT cluster_id FROM payshard.acceptor');
+my %off = (judged => [ 3, 'M3.judged' ], taken => [ 2, 'M1.taken' ]);
+
+$c->sql($_, 'CREATE EXTENSION payshard_fault') foreach 1 .. 3;
+
+sub run { PostgreSQL::Test::Utils::system_or_bail(@_); return; }
+sub epoch { return $c->sql($_[0], 'SELECT epoch FROM payshard.chosen_map'); }
+sub ballot { return $c->sql(3, 'SELECT promised + 640000 FROM payshard.acceptor'); }
+sub promises { return "SELECT promised FROM payshard.peer_prepare($cluster, $_[0])"; }
+sub accepts { return "SELECT accepted FROM payshard.peer_accept($cluster, $_[0], $_[1])"; }
+
+# A promise is for its session.
+my $chosen = '(SELECT value FROM payshard.chosen_map)';
+my $ballot = ballot();
+is($c->sql(3, promises($ballot) . ';' . accepts($ballot, $chosen)), "t\nt", 'who has promised accepts');
+$ballot = ballot();
+is($c->sql(3, promises($ballot)), 't', 'promised in one session');
+is($c->sql(3, accepts($ballot, $chosen)), 'f', 'not accepted in another');
+$c->restart(3);
+$c->wait_started(3);
+is($c->sql(3, accepts($ballot, $chosen)), 'f', 'nor after a restart');
+$ballot += 640000;
+is($c->sql(3, accepts($ballot, $chosen)), 'f', 'nor without any promise');
+
+# What is chosen is not chosen again.
+my $old = "decode('" . $c->sql(3, "SELECT encode(value, 'hex') FROM payshard.chosen_map") . "', 'hex')";
+my $before = epoch(3);
+$c->sql(1, "SELECT payshard.start_maintenance('n3', '1 hour')");
+$c->wait_sql(3, "SELECT epoch > $before FROM payshard.chosen_map");
+$ballot = ballot();
+is($c->sql(3, promises($ballot) . ';' . accepts($ballot, $old)), "t\nf", 'an older map is not accepted');
+$c->sql(1, "SELECT payshard.stop_maintenance('n3')");
+
+# Node 3 helps node 1 to a map; node 2 hears of it, but has not voted on it. Then node 3 forgets it.
+sub forget
+{
+	my ($name, @off) = @_;
+	$c->start($_) foreach grep { !$c->is_running($_) } 1 .. 3;
+	$p->assert_kept("before: $name");
+	$c->wait_started($_) foreach 1 .. 3;
+	$c->sql(3, 'CHECKPOINT');
+	$c->pause(3);
+	run('cp', '-a', $directory, "$directory.old");
+	$c->resume(3);
+	$before = epoch(1);
+	$c->sql(2, "SELECT payshard_fault.arm('acceptor.before_accept', 'error', 1)");
+	$c->sql(1, "SELECT payshard.set_node('n3', zone => 'zone' || $before)");
+	my $wanted = epoch(1);
+	cmp_ok($wanted, '>', $before, "$name: a map is chosen");
+	$c->wait_sql(2, "SELECT epoch >= $wanted FROM payshard.chosen_map");
+	my $lsn = $c->sql(3, q{SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint});
+	$c->wait_sql(2, "SELECT payshard.peer_heard(3) >= $lsn");
+	$c->kill9(1, all => 1);
+	$c->kill9(3, all => 1);
+	run('rm', '-rf', $directory);
+	run('mv', "$directory.old", $directory);
+	foreach (map { $off{$_} } @off)
+	{
+		my ($i, $rule) = @$_;
+		if ($i == 2) { $c->sql(2, "SELECT payshard_fault.arm('$rule', 'off', 1)"); }
+		else { PostgreSQL::Test::Utils::append_to_file("$directory/payshard_fault.conf", "$rule off 1\n"); }
+	}
+	$c->start(3);
+	my ($status, $out, $err) = $c->try_sql(2, "SET statement_timeout = '8s'; SELECT payshard.failover('n1')", timeout => 30);
+	return $status;
+}
+
+isnt(forget('compared with what was heard', 'taken'), 0, 'WAL behind what was heard: it does not vote');
+$c->sql(2, q{SELECT payshard_fault.disarm('M1.taken')});
+isnt(forget('chosen here', 'judged'), 0, 'node 2 accepts no other map of an epoch that it knows');
+is(forget('neither', 'judged', 'taken'), 0, 'without both there are two maps of one epoch');
+done_testing();
