@@ -485,7 +485,7 @@ step_place(PsMap *map, void *arg)
 static void
 await_started(NewNode *new)
 {
-	TimestampTz deadline = ps_deadline(PS_JOIN_TIMEOUT_MS);
+	PsTime		deadline = ps_deadline(PS_JOIN_TIMEOUT_MS);
 
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
 	for (;;)
@@ -496,7 +496,7 @@ await_started(NewNode *new)
 		if (node && node->boot != 0 && node->boot != new->former_boot)
 			break;
 		pfree(map);
-		if (GetCurrentTimestamp() > deadline)
+		if (ps_now() > deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
 					 errmsg("node \"%s\" is added but has not started in time", new->name),

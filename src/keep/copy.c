@@ -52,7 +52,7 @@ typedef struct Copy
 	long		keys_size;
 	StringInfoData ops;			/* to be sent */
 	MemoryContext scratch;		/* of one row or message */
-	TimestampTz begun;
+	PsTime		begun;
 	uint64		bytes;			/* sent since */
 	PsCopyStats *stats;
 } Copy;
@@ -103,7 +103,7 @@ slow_down(Copy *copy)
 		if (!copy->order->full || ps_copy_rate_kb == 0)
 			return;
 		due_us = (int64) (copy->bytes * 1000000.0 / (ps_copy_rate_kb * 1024.0));
-		left_ms = (copy->begun + due_us - GetCurrentTimestamp()) / 1000;
+		left_ms = (copy->begun + due_us - ps_now()) / 1000;
 		if (left_ms <= 0)
 			return;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -391,7 +391,7 @@ ps_copy_shards(const PsCopyOrder *order, PsCopyStats *stats)
 	bool		too_many;
 
 	initStringInfo(&copy.ops);
-	copy.begun = GetCurrentTimestamp();
+	copy.begun = ps_now();
 	copy.scratch = AllocSetContextCreate(CurrentMemoryContext, "payshard copy", ALLOCSET_DEFAULT_SIZES);
 	take_own_keys(&copy, array);
 	take_its_keys(&copy, array);

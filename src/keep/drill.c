@@ -56,7 +56,7 @@ typedef struct Drill
 	bool		is_stop;		/* how => 'stop' */
 	uint64		incarnation;	/* before */
 	bool		shards[PS_SHARDS_MAX];	/* of which it was primary before */
-	TimestampTz crashed;
+	PsTime		crashed;
 	double		switchover_ms;	/* longest pause by giving away and taking back */
 	double		recovery_ms;
 	double		back_ms;
@@ -113,7 +113,7 @@ require_possible(PsMap *map, const PsMapNode *node)
 				 node->is_resting ? errdetail("It is in maintenance.") : errdetail("It has failed."),
 				 errhint("See payshard.nodes.")));
 	ps_require_spare(map, node, "be killed for a drill");
-	if (!ps_await_in_sync(node->id, GetCurrentTimestamp()))
+	if (!ps_await_in_sync(node->id, ps_now()))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("node \"%s\" is not ready for a drill", node->name),
@@ -164,15 +164,15 @@ not_in_time(const Drill *drill, const char *what)
 static void
 crash(Drill *drill)
 {
-	TimestampTz deadline;
+	PsTime		deadline;
 	PsArg		arg = ps_arg_int8((int64) drill->incarnation);
 	bool		is_open = false;
 
 	(void) ask(drill->id, "SELECT payshard.peer_crash($1)", 1, &arg);
-	drill->crashed = GetCurrentTimestamp();
+	drill->crashed = ps_now();
 	deadline = ps_deadline(PS_DRILL_TIMEOUT_MS);
 	ps_peer_drop(drill->id);
-	while (!is_open && GetCurrentTimestamp() < deadline)
+	while (!is_open && ps_now() < deadline)
 	{
 		PsMap	   *map = ps_map_copy();
 
@@ -186,7 +186,7 @@ crash(Drill *drill)
 	}
 	if (!is_open)
 		not_in_time(drill, "its shards are not open");
-	drill->recovery_ms = (GetCurrentTimestamp() - drill->crashed) / 1000.0;
+	drill->recovery_ms = (ps_now() - drill->crashed) / 1000.0;
 }
 
 /* (b) to (f) */
@@ -206,7 +206,7 @@ rehearse(Drill *drill, PsMap *map)
 	PS_FAULT("drill.open");
 	if (!ps_await_in_sync(drill->id, ps_deadline(PS_DRILL_TIMEOUT_MS)))
 		not_in_time(drill, "its copies are not in sync");
-	drill->back_ms = (GetCurrentTimestamp() - drill->crashed) / 1000.0;
+	drill->back_ms = (ps_now() - drill->crashed) / 1000.0;
 	if (drill->is_stop)
 		(void) ps_maintain(drill->id, false, psprintf("drill: end of maintenance of node %s", drill->name));
 	(void) ps_plan_carry_out(ps_plan_home(ps_map_copy(), drill->id, drill->shards), NULL,

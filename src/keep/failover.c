@@ -124,7 +124,7 @@ bool
 ps_failover_answers(const PsMapNode *node)
 {
 	char	   *error;
-	TimestampTz deadline = ps_deadline(Min(ps_peer_timeout_ms, ps_call_timeout_ms));
+	PsTime		deadline = ps_deadline(Min(ps_peer_timeout_ms, ps_call_timeout_ms));
 	PGconn	   *conn = ps_conn_open(node->name, InvalidOid, "failover", deadline, &error);
 	PGresult   *result;
 	bool		answers;
@@ -197,7 +197,7 @@ propose_fail(FailStep *fail, const char *name)
 static void
 await_settled(const PsMap *before, uint32 id)
 {
-	TimestampTz deadline = ps_deadline(PS_FAILOVER_TIMEOUT_MS);
+	PsTime		deadline = ps_deadline(PS_FAILOVER_TIMEOUT_MS);
 
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
 	for (;;)
@@ -214,7 +214,7 @@ await_settled(const PsMap *before, uint32 id)
 		pfree(map);
 		if (settled)
 			break;
-		if (GetCurrentTimestamp() > deadline)
+		if (ps_now() > deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
 					 errmsg("the shards of the lost node have new primaries but are not open yet"),

@@ -17,6 +17,7 @@
 #include "ground/ring.h"
 #include "keep/fit.h"
 #include "miscadmin.h"
+#include "node/clock.h"
 #include "node/settings.h"
 #include "node/shared.h"
 #include "node/tables.h"

@@ -17,6 +17,7 @@
 #include "node/lease.h"
 #include "node/map.h"
 #include "node/settings.h"
+#include "node/suspicion.h"
 #include "utils/timestamp.h"
 #include "write/dirty.h"
 
@@ -25,11 +26,10 @@
 bool
 ps_is_silent(uint32 id)
 {
-	TimestampTz heard = Max(pg_atomic_read_u64(&ps_shared->peers[id].heard_at),
-							pg_atomic_read_u64(&ps_shared->started_at));
+	PsTime		heard = Max(ps_suspicion_heard(id),
+							(PsTime) pg_atomic_read_u64(&ps_shared->started_us));
 
-	return id != ps_map_self() &&
-		TimestampDifferenceExceeds(heard, GetCurrentTimestamp(), 2 * ps_peer_timeout_ms);
+	return id != ps_map_self() && ps_has_passed(heard, 2 * (int64) ps_peer_timeout_ms);
 }
 
 static PsRefusal

@@ -115,7 +115,7 @@ is_in_sync(PsMap *map, uint32 id)
 }
 
 bool
-ps_await_in_sync(uint32 id, int64 deadline)
+ps_await_in_sync(uint32 id, PsTime deadline)
 {
 	bool		is_back = false;
 
@@ -126,7 +126,7 @@ ps_await_in_sync(uint32 id, int64 deadline)
 
 		is_back = is_in_sync(map, id);
 		pfree(map);
-		if (is_back || GetCurrentTimestamp() > deadline)
+		if (is_back || ps_now() > deadline)
 			break;
 		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_LOOK_MS, PG_WAIT_EXTENSION);
 	}

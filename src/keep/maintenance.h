@@ -7,6 +7,7 @@
 
 #include "compat.h"
 #include "ground/state.h"
+#include "node/clock.h"
 
 /*
  * ps_require_spare
@@ -21,7 +22,7 @@ extern void ps_require_spare(PsMap *map, const PsMapNode *node, const char *what
  *		Waits until the node is up and settled, and all its copies that are to stay
  *		are in sync; false = not before the deadline.
  */
-extern bool ps_await_in_sync(uint32 id, int64 deadline);
+extern bool ps_await_in_sync(uint32 id, PsTime deadline);
 
 /* The node rests, or does not any more, by the map that is returned. */
 extern PsMap *ps_maintain(uint32 id, bool is_resting, const char *reason);

@@ -168,12 +168,12 @@ Datum
 payshard_rebalance_wait(PG_FUNCTION_ARGS)
 {
 	Interval   *limit = PG_ARGISNULL(0) ? NULL : PG_GETARG_INTERVAL_P(0);
-	TimestampTz deadline = DT_NOEND;
+	PsTime		deadline = PS_TIME_NEVER;
 	bool		is_over;
 
 	ps_map_require_cluster();
 	if (limit)
-		deadline = GetCurrentTimestamp() + limit->time +
+		deadline = ps_now() + limit->time +
 			(limit->day + limit->month * (int64) DAYS_PER_MONTH) * USECS_PER_DAY;
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
 	for (;;)
@@ -182,7 +182,7 @@ payshard_rebalance_wait(PG_FUNCTION_ARGS)
 
 		is_over = count_jobs(map) == 0;
 		pfree(map);
-		if (is_over || GetCurrentTimestamp() > deadline)
+		if (is_over || ps_now() > deadline)
 			break;
 		await_map();
 	}
@@ -411,11 +411,10 @@ is_caretaker(const PsMap *map)
 }
 
 /* Not heard since then, as far as this start of this node can tell. */
-static TimestampTz
+static PsTime
 silent_since(uint32 id)
 {
-	return Max(pg_atomic_read_u64(&ps_shared->peers[id].heard_at),
-			   pg_atomic_read_u64(&ps_shared->started_at));
+	return Max(ps_suspicion_heard(id), (PsTime) pg_atomic_read_u64(&ps_shared->started_us));
 }
 
 static void
@@ -424,11 +423,11 @@ replace_lost(const PsMap *map, const PsMapNode *node)
 	PsMap	   *trial;
 	uint32		id = node->id;
 	PsRefusal	refusal;
-	TimestampTz since = silent_since(id);
+	PsTime		since = silent_since(id);
 	int64		silent_s;
 
 	if (ps_replace_after_s <= 0 || id == ps_map_self() || node->is_resting ||
-		!TimestampDifferenceExceeds(since, GetCurrentTimestamp(), ps_replace_after_s * 1000L))
+		!ps_has_passed(since, ps_replace_after_s * 1000L))
 		return;
 	trial = palloc(sizeof(PsMap));
 	memcpy(trial, map, sizeof(PsMap));
@@ -437,7 +436,7 @@ replace_lost(const PsMap *map, const PsMapNode *node)
 	if (refusal)
 		return;
 	PS_FAULT("move.before_replace");
-	silent_s = (GetCurrentTimestamp() - since) / USECS_PER_SEC;
+	silent_s = (ps_now() - since) / USECS_PER_SEC;
 	(void) ps_propose(step_replace, &id,
 					  psprintf("replacement of node %s: not heard for " INT64_FORMAT " s",
 							   node->name, silent_s),

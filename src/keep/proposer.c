@@ -44,7 +44,7 @@
 #define PS_TURN_TAG "1886611572, 1"	/* of an advisory lock */
 
 static PGconn *peers[PS_NODES_MAX];
-static TimestampTz failed_at[PS_NODES_MAX]; /* last connection tried in vain */
+static PsTime failed_at[PS_NODES_MAX]; /* last connection tried in vain */
 static uint64 ballot_seen = 0;
 static PsNodeSet heard;			/* who answered, yes or no, in this round of ps_propose */
 
@@ -85,7 +85,7 @@ ps_peer_drop(uint32 node)
 static bool
 failed_lately(uint32 node)
 {
-	return !TimestampDifferenceExceeds(failed_at[node], GetCurrentTimestamp(), PS_FAILED_LATELY_MS);
+	return !ps_has_passed(failed_at[node], PS_FAILED_LATELY_MS);
 }
 
 PGconn *
@@ -95,10 +95,10 @@ ps_peer_open(uint32 node)
 }
 
 PGconn *
-ps_peer(uint32 node, const char *name, TimestampTz deadline)
+ps_peer(uint32 node, const char *name, PsTime deadline)
 {
 	char	   *error;
-	TimestampTz soon = ps_deadline(PS_CONNECT_MS_MAX);
+	PsTime		soon = ps_deadline(PS_CONNECT_MS_MAX);
 
 	if (peers[node] &&
 		(PQstatus(peers[node]) != CONNECTION_OK ||
@@ -108,7 +108,7 @@ ps_peer(uint32 node, const char *name, TimestampTz deadline)
 	if (peers[node] == NULL)
 	{
 		peers[node] = ps_conn_open(name, InvalidOid, "keeper", Min(deadline, soon), &error);
-		failed_at[node] = peers[node] ? 0 : GetCurrentTimestamp();
+		failed_at[node] = peers[node] ? 0 : ps_now();
 		if (peers[node] == NULL)
 			ereport(DEBUG1, (errmsg("payshard: node \"%s\": %s", name, error)));
 	}
@@ -118,7 +118,7 @@ ps_peer(uint32 node, const char *name, TimestampTz deadline)
 /* Sends one call to the nodes of a map that can be reached. */
 static void
 ask(Round *round, const PsMap *map, bool retry_failed, const char *sql,
-	int n_args, const PsArg *args, TimestampTz deadline)
+	int n_args, const PsArg *args, PsTime deadline)
 {
 	for (int i = 0; map && i < map->n_nodes; i++)
 	{
@@ -141,7 +141,7 @@ ask(Round *round, const PsMap *map, bool retry_failed, const char *sql,
  */
 static void
 ask_all(Round *round, const PsMap *a, const PsMap *b, const char *sql,
-		int n_args, const PsArg *args, TimestampTz deadline)
+		int n_args, const PsArg *args, PsTime deadline)
 {
 	round->asked = round->yes = 0;
 	ask(round, a, false, sql, n_args, args, deadline);
@@ -190,13 +190,13 @@ count_answer(Round *round, uint32 id, PGresult *result, bool with_value)
  * more use.
  */
 static void
-gather(Round *round, bool with_value, PsNodeSet a, PsNodeSet b, TimestampTz deadline,
+gather(Round *round, bool with_value, PsNodeSet a, PsNodeSet b, PsTime deadline,
 	   void (*at_majority) (void))
 {
 	PsNodeSet	pending = round->asked;
 	bool		decided = false;
 
-	while (pending != 0 && GetCurrentTimestamp() < deadline)
+	while (pending != 0 && ps_now() < deadline)
 	{
 		PsNodeSet	before = pending;
 
@@ -255,7 +255,7 @@ void_strangers(Round *round, const PsMap *current)
 
 /* (a) to (c) */
 static Register
-read_register(const PsMap *known, TimestampTz deadline)
+read_register(const PsMap *known, PsTime deadline)
 {
 	const Register nothing = {NULL};
 	Round		round = {0};
@@ -304,7 +304,7 @@ read_register(const PsMap *known, TimestampTz deadline)
 
 /* (e): is `next` chosen? */
 static bool
-accept(const Register *now, const PsMap *next, StringInfo bytes, TimestampTz deadline)
+accept(const Register *now, const PsMap *next, StringInfo bytes, PsTime deadline)
 {
 	PsNodeSet	old_voters = ps_map_voters(now->current);
 	PsNodeSet	new_voters = ps_map_voters(next);
@@ -337,7 +337,7 @@ accept(const Register *now, const PsMap *next, StringInfo bytes, TimestampTz dea
 
 /* (f): adopts here, which must succeed, and tells the others. */
 static void
-spread(const PsMap *next, StringInfo bytes, TimestampTz deadline)
+spread(const PsMap *next, StringInfo bytes, PsTime deadline)
 {
 	Round		round = {0};
 	PsArg		arg = ps_arg_bytes(bytes->data, bytes->len);
@@ -402,7 +402,7 @@ back_off(int tries)
 void
 ps_propose_warm(void)
 {
-	TimestampTz deadline = ps_deadline(ps_call_timeout_ms);
+	PsTime		deadline = ps_deadline(ps_call_timeout_ms);
 	PsMap	   *map = ps_map_copy();
 	PsNodeSet	voters = ps_map_voters(map);
 	StringInfoData bytes;
@@ -428,19 +428,19 @@ PsMap *
 ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 		   PsRefusal *refusal)
 {
-	TimestampTz begun = GetCurrentTimestamp();
-	TimestampTz deadline = ps_deadline(timeout_ms);
-	TimestampTz with_majority = begun;
+	PsTime		begun = ps_now();
+	PsTime		deadline = ps_deadline(timeout_ms);
+	PsTime		with_majority = begun;
 	PsMap	   *known = ps_map_copy();
 
 	if (known == NULL)
 		ps_map_require_cluster();
-	for (int tries = 0; GetCurrentTimestamp() < deadline &&
-		 !TimestampDifferenceExceeds(with_majority, GetCurrentTimestamp(), ps_call_timeout_ms);
+	for (int tries = 0; ps_now() < deadline &&
+		 !ps_has_passed(with_majority, ps_call_timeout_ms);
 		 tries++)
 	{
 		StringInfoData bytes;
-		TimestampTz round_end = Min(deadline, ps_deadline(ps_call_timeout_ms));
+		PsTime		round_end = Min(deadline, ps_deadline(ps_call_timeout_ms));
 		Register	now;
 		PsMap	   *next;
 
@@ -448,7 +448,7 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 		heard = PS_NODE_BIT(ps_map_self());
 		now = read_register(known, round_end);
 		if (ps_map_is_majority(heard, ps_map_voters(known)))
-			with_majority = GetCurrentTimestamp();
+			with_majority = ps_now();
 		if (now.current == NULL)
 		{
 			back_off(tries);
@@ -479,7 +479,7 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 		memcpy(known, now.current, sizeof(PsMap));
 		back_off(tries);
 	}
-	no_majority(known, (int) ((GetCurrentTimestamp() - begun) / 1000));
+	no_majority(known, (int) ((ps_now() - begun) / 1000));
 	return NULL;
 }
 
@@ -502,10 +502,10 @@ turn_giver(void)
 void
 ps_propose_take_turn(void)
 {
-	TimestampTz deadline = ps_deadline(PS_TURN_MS);
+	PsTime		deadline = ps_deadline(PS_TURN_MS);
 	uint32		giver = turn_giver();
 
-	while (giver != 0 && turn_at == 0 && GetCurrentTimestamp() < deadline)
+	while (giver != 0 && turn_at == 0 && ps_now() < deadline)
 	{
 		PGresult   *result = ps_conn_call(peers[giver], "SELECT pg_catalog.pg_try_advisory_lock(" PS_TURN_TAG ")",
 										  0, NULL, false, deadline);

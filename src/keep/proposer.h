@@ -6,6 +6,7 @@
 #define PS_KEEP_PROPOSER_H
 
 #include "ground/state.h"
+#include "node/clock.h"
 #include "utils/timestamp.h"
 
 /* One step from ground/state.h with its arguments; called on a scratch copy,
@@ -70,7 +71,7 @@ extern char *ps_refusal_sentence(PsRefusal refusal);
  *		on demand, kept.  NULL when it cannot be reached before the deadline.
  */
 struct pg_conn;
-extern struct pg_conn *ps_peer(uint32 node, const char *name, TimestampTz deadline);
+extern struct pg_conn *ps_peer(uint32 node, const char *name, PsTime deadline);
 /* The same, if it is open; NULL if not. */
 extern struct pg_conn *ps_peer_open(uint32 node);
 /* Forgets a connection that went wrong. */

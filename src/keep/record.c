@@ -203,9 +203,9 @@ is_slow(uint32 id)
 bool
 ps_duty_record(void)
 {
-	static TimestampTz next = 0;
+	static PsTime next = 0;
 	PsMap	   *map;
-	bool		is_due = GetCurrentTimestamp() >= next;
+	bool		is_due = ps_now() >= next;
 
 	if (ps_map_incarnation() == 0 || (map = ps_map_copy()) == NULL)
 		return false;

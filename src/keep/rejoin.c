@@ -90,7 +90,7 @@ typedef struct PlacementJoin
 	uint64		incarnation;	/* ours, during which all this holds */
 	uint64		copied_seq;		/* what the copy shows: n */
 	TimestampTz begun;
-	TimestampTz shut_at;		/* the gate; while gate_is_shut */
+	PsTime		shut_at;		/* the gate; while gate_is_shut */
 	int64		pause_us;		/* longest time for which it was shut */
 	PsCopyStats stats;
 } PlacementJoin;
@@ -105,7 +105,7 @@ shut_gate(void)
 	if (!PS_RULE("J3") || gate_is_shut)
 		return;
 	gate_is_shut = true;
-	join.shut_at = GetCurrentTimestamp();
+	join.shut_at = ps_now();
 	if (!ps_queue_close_gate(ps_deadline(PS_DRAIN_TIMEOUT_MS)) ||
 		!ps_queue_drain(ps_deadline(PS_DRAIN_TIMEOUT_MS)))
 		ereport(ERROR,
@@ -124,7 +124,7 @@ open_gate(void)
 		return;
 	ps_queue_open_gate();
 	gate_is_shut = false;
-	join.pause_us = Max(join.pause_us, GetCurrentTimestamp() - join.shut_at);
+	join.pause_us = Max(join.pause_us, ps_now() - join.shut_at);
 }
 
 static void
@@ -373,7 +373,7 @@ static void
 await_journaled(uint64 head)
 {
 	PsSharedPeer *peer = &ps_shared->peers[join.node];
-	TimestampTz deadline = ps_deadline(PS_DRAIN_TIMEOUT_MS);
+	PsTime		deadline = ps_deadline(PS_DRAIN_TIMEOUT_MS);
 
 	for (;;)
 	{
@@ -384,7 +384,7 @@ await_journaled(uint64 head)
 		LWLockRelease(&ps_shared->queue.lock);
 		if (done || !PS_RULE("J4.journaled"))
 			return;
-		if (GetCurrentTimestamp() > deadline)
+		if (ps_now() > deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
 					 errmsg("node \"%s\" has not journaled everything in time to get in sync", join.name)));
@@ -414,7 +414,7 @@ look_at_peer(uint64 *acked, uint64 *applied)
 static void
 await_applied(uint64 upto)
 {
-	TimestampTz deadline = ps_deadline(PS_REJOIN_TIMEOUT_MS / 2);
+	PsTime		deadline = ps_deadline(PS_REJOIN_TIMEOUT_MS / 2);
 	uint64		acked;
 	uint64		applied;
 	uint64		former;
@@ -439,7 +439,7 @@ await_applied(uint64 upto)
 		if (applied > former)
 			deadline = ps_deadline(PS_REJOIN_TIMEOUT_MS / 2);
 		former = applied;
-		if (GetCurrentTimestamp() > deadline)
+		if (ps_now() > deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
 					 errmsg("node \"%s\" has not applied its journal in time to get in sync", join.name)));
@@ -456,10 +456,10 @@ catch_up(void)
 {
 	for (int round = 0; round < 20; round++)
 	{
-		TimestampTz begun = GetCurrentTimestamp();
+		PsTime		begun = ps_now();
 
 		await_applied(PG_UINT64_MAX);
-		if (!TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), PS_CAUGHT_UP_MS))
+		if (!ps_has_passed(begun, PS_CAUGHT_UP_MS))
 			break;
 	}
 }
@@ -762,8 +762,7 @@ payshard_rejoin_main(Datum arg)
 static bool
 is_heard(uint32 id)
 {
-	return !TimestampDifferenceExceeds(pg_atomic_read_u64(&ps_shared->peers[id].heard_at),
-									   GetCurrentTimestamp(), ps_peer_timeout_ms);
+	return !ps_has_passed(ps_suspicion_heard(id), ps_peer_timeout_ms);
 }
 
 /* Has it fallen so often that it is given a pause?  Said once in each. */

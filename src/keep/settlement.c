@@ -75,7 +75,7 @@ static PGresult *
 call_member(const PsMap *map, uint32 id, const char *sql, int n_args, PsArg *args, uint32 *absent)
 {
 	const char *name = ps_map_node((PsMap *) map, id)->name;
-	TimestampTz deadline = ps_deadline(PS_SETTLE_TIMEOUT_MS);
+	PsTime		deadline = ps_deadline(PS_SETTLE_TIMEOUT_MS);
 	PGconn	   *conn;
 	PGresult   *result;
 
@@ -93,7 +93,7 @@ call_member(const PsMap *map, uint32 id, const char *sql, int n_args, PsArg *arg
 				 errdetail("Its journal is needed to settle what a lost primary has committed.")));
 	result = ps_conn_call(conn, sql, n_args, args, false, ps_deadline(PS_SETTLE_SLICE_MS));
 	while (result == NULL && PQstatus(conn) == CONNECTION_OK && !ps_is_silent(id) &&
-		   GetCurrentTimestamp() < deadline)
+		   ps_now() < deadline)
 		result = ps_conn_result(conn, ps_deadline(PS_SETTLE_SLICE_MS));
 	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
 	{

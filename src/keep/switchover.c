@@ -61,8 +61,8 @@ typedef struct Switch
 	uint32		to;
 	uint64		incarnation;	/* ours */
 	PsNodeSet	drained;		/* members that have applied all (d) */
-	TimestampTz deadline;		/* of it all */
-	TimestampTz held_at;
+	PsTime		deadline;		/* of it all */
+	PsTime held_at;
 	bool		is_proposed;	/* and the outcome is not known */
 	double		pause_ms;		/* longest hold */
 } Switch;
@@ -150,11 +150,11 @@ members(void)
  * that until the deadline.
  */
 static bool
-await_applied(uint32 id, uint64 upto, TimestampTz deadline)
+await_applied(uint32 id, uint64 upto, PsTime deadline)
 {
 	char	   *name = ps_map_node_name(id);
 	PGconn	   *conn = ps_peer(id, name, deadline);
-	long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+	long		left = ps_ms_left(deadline);
 	PGresult   *result;
 	uint64		acked;
 	bool		ok;
@@ -171,7 +171,7 @@ await_applied(uint32 id, uint64 upto, TimestampTz deadline)
 	args[2] = ps_arg_int8((int64) Min(acked, upto));
 	args[3] = ps_arg_int8(left);
 	result = ps_conn_call(conn, "SELECT payshard.peer_await_applied($1::int, $2, $3, $4::int)", 4, args,
-						  false, TimestampTzPlusMilliseconds(deadline, ps_call_timeout_ms));
+						  false, deadline + ps_call_timeout_ms * INT64CONST(1000));
 	ok = result && PQresultStatus(result) == PGRES_TUPLES_OK && PQgetvalue(result, 0, 0)[0] == 't';
 	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
 		ps_peer_drop(id);
@@ -181,7 +181,7 @@ await_applied(uint32 id, uint64 upto, TimestampTz deadline)
 
 /* (a), (d): all members; NULL, or the name of one that has not. */
 static char *
-await_members(uint64 upto, TimestampTz deadline)
+await_members(uint64 upto, PsTime deadline)
 {
 	PsNodeSet	set = members();
 
@@ -200,7 +200,7 @@ release(void)
 {
 	if (job.held_at != 0)
 	{
-		double		ms = (GetCurrentTimestamp() - job.held_at) / 1000.0;
+		double		ms = (ps_now() - job.held_at) / 1000.0;
 
 		job.pause_ms = Max(job.pause_ms, ms);
 	}
@@ -225,7 +225,7 @@ gone(int code, Datum arg)
 
 /* (b): one try.  0, or the pid that is in the way. */
 static int
-hold(TimestampTz deadline)
+hold(PsTime deadline)
 {
 	int			pid;
 
@@ -235,8 +235,8 @@ hold(TimestampTz deadline)
 				 errmsg("another switchover of node \"%s\" has not ended in time",
 						ps_map_node_name(ps_map_self())),
 				 errhint("Retry.")));
-	job.held_at = GetCurrentTimestamp();
-	while ((pid = ps_hold_close(job.shards)) != 0 && GetCurrentTimestamp() < deadline)
+	job.held_at = ps_now();
+	while ((pid = ps_hold_close(job.shards)) != 0 && ps_now() < deadline)
 	{
 		ps_hold_sleep();
 		CHECK_FOR_INTERRUPTS();
@@ -246,11 +246,11 @@ hold(TimestampTz deadline)
 
 /* (c) and (d); NULL, or the name of a member that has not applied all in time. */
 static char *
-await_all(TimestampTz deadline)
+await_all(PsTime deadline)
 {
 	uint64		seq = ps_queue_last_seq();
 
-	while (!ps_queue_is_decided(seq) && GetCurrentTimestamp() < deadline)
+	while (!ps_queue_is_decided(seq) && ps_now() < deadline)
 	{
 		ps_hold_sleep();
 		CHECK_FOR_INTERRUPTS();
@@ -282,7 +282,7 @@ hold_and_drain(void)
 {
 	for (;;)
 	{
-		TimestampTz pause_end = ps_deadline(ps_switchover_pause_ms);
+		PsTime		pause_end = ps_deadline(ps_switchover_pause_ms);
 		int			pid = hold(Min(pause_end, job.deadline));
 		char	   *name = NULL;
 
@@ -290,7 +290,7 @@ hold_and_drain(void)
 		if (pid == 0 && (name = await_all(pause_end)) == NULL)
 			return;
 		release();
-		if (GetCurrentTimestamp() >= job.deadline)
+		if (ps_now() >= job.deadline)
 			too_slow(pid, name);
 		/* those that waited have their turn */
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -346,7 +346,7 @@ switch_over(void)
 		PS_FAULT("switch.drained");
 		refusal = propose();
 		release();
-	} while (refusal == has_more && GetCurrentTimestamp() < job.deadline);
+	} while (refusal == has_more && ps_now() < job.deadline);
 	if (refusal)
 		not_possible(refusal);
 }

@@ -143,7 +143,7 @@ ask_opinions(const PsMap *map, const PsMapNode *node, Opinions *opinions)
 {
 	PGconn	   *asked[PS_NODES_MAX] = {0};
 	PsArg		args[2];
-	TimestampTz deadline = ps_deadline(PS_VOTE_MS);
+	PsTime		deadline = ps_deadline(PS_VOTE_MS);
 
 	memset(opinions, 0, sizeof(*opinions));
 	opinions->agree = PS_NODE_BIT(ps_map_self());

@@ -29,27 +29,12 @@
 #define PS_LOOK_MS 250			/* between two looks whether it is given up */
 #define PS_CONN_OPTIONS_MAX 64
 
-TimestampTz
-ps_deadline(int ms)
-{
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
-}
-
-/* Milliseconds left until the deadline, not below zero. */
-static long
-ms_left(TimestampTz deadline)
-{
-	long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-
-	return Max(left, 0);
-}
-
 /* Waits for the socket or the latch; false when the time is up. */
 static bool
-wait_socket(PGconn *conn, int events, TimestampTz deadline)
+wait_socket(PGconn *conn, int events, PsTime deadline)
 {
 	int			rc;
-	long		left = ms_left(deadline);
+	long		left = ps_ms_left(deadline);
 
 	if (left == 0 || PQsocket(conn) < 0)
 		return false;
@@ -68,19 +53,19 @@ wait_socket(PGconn *conn, int events, TimestampTz deadline)
  * (give_up may be NULL).
  */
 static void
-poll_connect(PGconn *conn, TimestampTz deadline, PsConnGiveUp give_up, void *arg)
+poll_connect(PGconn *conn, PsTime deadline, PsConnGiveUp give_up, void *arg)
 {
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
 
 	while (PQstatus(conn) != CONNECTION_BAD &&
 		   status != PGRES_POLLING_OK && status != PGRES_POLLING_FAILED)
 	{
-		TimestampTz look = give_up ? Min(deadline, ps_deadline(PS_LOOK_MS)) : deadline;
+		PsTime		look = give_up ? Min(deadline, ps_deadline(PS_LOOK_MS)) : deadline;
 
 		if (wait_socket(conn, status == PGRES_POLLING_READING ?
 						WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE, look))
 			status = PQconnectPoll(conn);
-		else if (PQsocket(conn) < 0 || ms_left(deadline) == 0)
+		else if (PQsocket(conn) < 0 || ps_ms_left(deadline) == 0)
 			break;
 		if (give_up && give_up(arg))
 			break;
@@ -89,7 +74,7 @@ poll_connect(PGconn *conn, TimestampTz deadline, PsConnGiveUp give_up, void *arg
 
 /* The same, and no connection is left behind by an error. */
 static void
-poll_safely(PGconn *const conn, TimestampTz deadline, PsConnGiveUp give_up, void *arg)
+poll_safely(PGconn *const conn, PsTime deadline, PsConnGiveUp give_up, void *arg)
 {
 	PG_TRY();
 	{
@@ -134,7 +119,7 @@ take_sqlstate(char *text)
  * SQLSTATE of a server that refuses; left as it is when none answers.
  */
 static PGconn *
-finish_connect(PGconn *conn, TimestampTz deadline, PsConnGiveUp give_up, void *arg, char **error,
+finish_connect(PGconn *conn, PsTime deadline, PsConnGiveUp give_up, void *arg, char **error,
 			   int *code)
 {
 	int			refusal;
@@ -152,7 +137,7 @@ finish_connect(PGconn *conn, TimestampTz deadline, PsConnGiveUp give_up, void *a
 		PQsetnonblocking(conn, 1);
 		return conn;
 	}
-	*error = ms_left(deadline) == 0 ? pstrdup("no answer in time") :
+	*error = ps_ms_left(deadline) == 0 ? pstrdup("no answer in time") :
 		pchomp(PQerrorMessage(conn));
 	refusal = take_sqlstate(*error);
 	if (code && refusal != 0)
@@ -203,7 +188,7 @@ mapping_of(Oid user, Oid server)
 }
 
 PGconn *
-ps_conn_open_unless(const char *node, Oid user, const char *purpose, TimestampTz deadline,
+ps_conn_open_unless(const char *node, Oid user, const char *purpose, PsTime deadline,
 					PsConnGiveUp give_up, void *arg, char **error)
 {
 	const char *keys[PS_CONN_OPTIONS_MAX];
@@ -235,7 +220,7 @@ ps_conn_open_unless(const char *node, Oid user, const char *purpose, TimestampTz
 
 PGconn *
 ps_conn_open(const char *node, Oid user, const char *purpose,
-			 TimestampTz deadline, char **error)
+			 PsTime deadline, char **error)
 {
 	return ps_conn_open_unless(node, user, purpose, deadline, NULL, NULL, error);
 }
@@ -291,7 +276,7 @@ ps_conn_require_credentials(const char *node, Oid user, PGconn *conn)
 
 PGconn *
 ps_conn_open_string(const char *conninfo, Oid user, const char *purpose,
-					TimestampTz deadline, char **error, int *code)
+					PsTime deadline, char **error, int *code)
 {
 	/* before the string, which may name another one */
 	const char *keys[] = {"user", "dbname", "fallback_application_name", "client_encoding", NULL};
@@ -335,7 +320,7 @@ ps_conn_send(PGconn *conn, const char *sql, int n_args, const PsArg *args,
 }
 
 PGresult *
-ps_conn_result(PGconn *conn, TimestampTz deadline)
+ps_conn_result(PGconn *conn, PsTime deadline)
 {
 	PGresult   *last = NULL;
 
@@ -375,7 +360,7 @@ ps_conn_has_result(PGconn *conn)
 }
 
 void
-ps_conn_wait_any(PGconn *const *conns, uint64 set, TimestampTz deadline)
+ps_conn_wait_any(PGconn *const *conns, uint64 set, PsTime deadline)
 {
 	WaitEventSet *events = ps_wait_events(CurrentMemoryContext, CurrentResourceOwner,
 											 pg_popcount64(set) + 2);
@@ -386,7 +371,7 @@ ps_conn_wait_any(PGconn *const *conns, uint64 set, TimestampTz deadline)
 	for (int i = 0; i < 64; i++)
 		if ((set & (UINT64CONST(1) << i)) && PQsocket(conns[i]) >= 0)
 			AddWaitEventToSet(events, WL_SOCKET_READABLE, PQsocket(conns[i]), NULL, NULL);
-	(void) WaitEventSetWait(events, ms_left(deadline), &occurred, 1, PG_WAIT_EXTENSION);
+	(void) WaitEventSetWait(events, ps_ms_left(deadline), &occurred, 1, PG_WAIT_EXTENSION);
 	FreeWaitEventSet(events);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
@@ -394,7 +379,7 @@ ps_conn_wait_any(PGconn *const *conns, uint64 set, TimestampTz deadline)
 
 PGresult *
 ps_conn_call(PGconn *conn, const char *sql, int n_args, const PsArg *args,
-			 bool binary_result, TimestampTz deadline)
+			 bool binary_result, PsTime deadline)
 {
 	if (!ps_conn_send(conn, sql, n_args, args, binary_result))
 		return NULL;

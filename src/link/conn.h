@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 #include "libpq-fe.h"
+#include "node/clock.h"
 #include "utils/timestamp.h"
 
 #define PS_SERVER_PREFIX "payshard_"
@@ -32,13 +33,13 @@ typedef struct PsArg
  * ERROR only for wrong configuration (no server of that name) and interrupts.
  */
 extern PGconn *ps_conn_open(const char *node, Oid user, const char *purpose,
-							TimestampTz deadline, char **error);
+							PsTime deadline, char **error);
 
 /* The same, and it is given up when give_up(arg), asked now and then, says so. */
 typedef bool (*PsConnGiveUp) (void *arg);
 
 extern PGconn *ps_conn_open_unless(const char *node, Oid user, const char *purpose,
-								   TimestampTz deadline, PsConnGiveUp give_up, void *arg,
+								   PsTime deadline, PsConnGiveUp give_up, void *arg,
 								   char **error);
 
 /* Does such an error say that nobody listens there? */
@@ -61,7 +62,7 @@ extern void ps_conn_require_credentials(const char *node, Oid user, PGconn *conn
  *		becomes its SQLSTATE.
  */
 extern PGconn *ps_conn_open_string(const char *conninfo, Oid user, const char *purpose,
-								   TimestampTz deadline, char **error, int *code);
+								   PsTime deadline, char **error, int *code);
 
 extern void ps_conn_close(PGconn *conn);
 
@@ -80,7 +81,7 @@ extern bool ps_conn_send(PGconn *conn, const char *sql, int n_args,
  * Returns the last PGresult (the caller clears it), or NULL when the time is
  * up or the connection is gone; then the connection is of no more use.
  */
-extern PGresult *ps_conn_result(PGconn *conn, TimestampTz deadline);
+extern PGresult *ps_conn_result(PGconn *conn, PsTime deadline);
 
 /* Is the answer there, or the connection gone: would result not wait? */
 extern bool ps_conn_has_result(PGconn *conn);
@@ -89,12 +90,12 @@ extern bool ps_conn_has_result(PGconn *conn);
  * Waits until something happens on one of the connections whose index is in
  * `set`, or until the deadline; interruptible.
  */
-extern void ps_conn_wait_any(PGconn *const *conns, uint64 set, TimestampTz deadline);
+extern void ps_conn_wait_any(PGconn *const *conns, uint64 set, PsTime deadline);
 
 /* send + result. */
 extern PGresult *ps_conn_call(PGconn *conn, const char *sql, int n_args,
 							  const PsArg *args, bool binary_result,
-							  TimestampTz deadline);
+							  PsTime deadline);
 
 /*
  * ps_conn_throw
@@ -113,7 +114,6 @@ extern PsArg ps_arg_int8(int64 value);
 extern PsArg ps_arg_text(const char *value);
 
 /* Now plus ms. */
-extern TimestampTz ps_deadline(int ms);
 
 /* Column of a text-format result as an integer; 0 when null. */
 extern int64 ps_result_int8(const PGresult *result, int row, int column);

@@ -154,7 +154,7 @@ is_gone(void *arg)
  * when the node has failed over meanwhile: it may stand still for ever.
  */
 static bool
-wait_input(PsLink *link, TimestampTz deadline)
+wait_input(PsLink *link, PsTime deadline)
 {
 	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE;
 	int			unsent = PQflush(link->conn);
@@ -167,7 +167,7 @@ wait_input(PsLink *link, TimestampTz deadline)
 		events |= WL_SOCKET_WRITEABLE;
 	if (deadline != 0)
 	{
-		left = Min(left, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline));
+		left = Min(left, ps_ms_left(deadline));
 		if (left <= 0)
 			return false;
 	}
@@ -186,7 +186,7 @@ wait_input(PsLink *link, TimestampTz deadline)
 
 /* The next result; *is_lost when the connection is gone or time is up. */
 static PGresult *
-next_result(PsLink *link, TimestampTz deadline, bool *is_lost)
+next_result(PsLink *link, PsTime deadline, bool *is_lost)
 {
 	*is_lost = false;
 	while (PQisBusy(link->conn))
@@ -202,7 +202,7 @@ next_result(PsLink *link, TimestampTz deadline, bool *is_lost)
 
 /* Reads all results; the last, or NULL when the connection is lost. */
 static PGresult *
-last_result(PsLink *link, TimestampTz deadline)
+last_result(PsLink *link, PsTime deadline)
 {
 	PGresult   *last = NULL;
 	PGresult   *result;
@@ -655,10 +655,9 @@ ps_link_next(PsLink *link)
 static bool
 is_near(uint32 node)
 {
-	TimestampTz heard = (TimestampTz) pg_atomic_read_u64(&ps_shared->peers[node].heard_at);
+	PsTime		heard = ps_suspicion_heard(node);
 
-	return heard == 0 || !TimestampDifferenceExceeds(heard, GetCurrentTimestamp(),
-			ps_peer_timeout_ms);
+	return heard == 0 || !ps_has_passed(heard, ps_peer_timeout_ms);
 }
 
 static void
@@ -718,7 +717,7 @@ settle(PsLink *link)
 	}
 	if (link->is_busy)
 	{
-		TimestampTz deadline = ps_deadline(ROLLBACK_MS);
+		PsTime		deadline = ps_deadline(ROLLBACK_MS);
 		PGresult   *result;
 		bool		is_lost = false;
 
@@ -771,7 +770,7 @@ commit_readers(void)
 static PGresult *
 await_commit(PsLink *link)
 {
-	TimestampTz deadline = ps_deadline(ps_gate_timeout_ms + ps_commit_timeout_ms +
+	PsTime		deadline = ps_deadline(ps_gate_timeout_ms + ps_commit_timeout_ms +
 									   ps_abort_timeout_ms + ps_call_timeout_ms);
 	bool		is_cancelled = false;
 	PGresult   *last = NULL;

@@ -42,15 +42,6 @@
 #define PS_LEASE_PATIENCE_MS 2000	/* at least: without leases, too, a map that was accepted
 								 * here is adopted in a moment */
 
-uint64
-ps_clock_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	return (uint64) now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 static uint64
 timeout_us(void)
 {

@@ -21,12 +21,10 @@
 
 #include "postgres.h"
 #include "ground/state.h"
+#include "node/clock.h"
 #include "node/shared.h"
 
 #define PS_LEASE_FOR_EVER PG_UINT64_MAX
-
-/* Microseconds on CLOCK_BOOTTIME, which also counts while the machine sleeps. */
-extern uint64 ps_clock_us(void);
 
 /* Zeroes: no lease, no promise, nothing to be accepted yet. */
 extern void ps_lease_init(PsSharedLease *lease);

@@ -21,6 +21,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "node/clock.h"
 #include "node/damage.h"
 #include "node/fault.h"
 #include "node/lease.h"
@@ -231,11 +232,11 @@ throw_starting(void)
 void
 ps_map_await_self(void)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PS_STARTING_MS);
+	PsTime		deadline = ps_deadline(PS_STARTING_MS);
 
 	ps_extension_require_current();
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
-	while (ps_map_self() == 0 && GetCurrentTimestamp() < deadline)
+	while (ps_map_self() == 0 && ps_now() < deadline)
 		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, 200, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 	if (ps_map_self() == 0)
@@ -246,10 +247,10 @@ ps_map_await_self(void)
 static void
 await_incarnation(void)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PS_STARTING_MS);
+	PsTime		deadline = ps_deadline(PS_STARTING_MS);
 
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
-	while (ps_map_incarnation() == 0 && GetCurrentTimestamp() < deadline)
+	while (ps_map_incarnation() == 0 && ps_now() < deadline)
 		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, 200, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 }

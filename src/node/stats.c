@@ -23,10 +23,9 @@ ps_stat_read(PsStat stat)
 }
 
 void
-ps_stat_waited(TimestampTz start)
+ps_stat_waited(PsTime start)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	uint64		us = now > start ? now - start : 0;
+	uint64		us = ps_now() - start;
 	uint64		longest = ps_stat_read(PS_STAT_WAIT_US_MAX);
 
 	ps_stat_add(PS_STAT_WAIT_US, us);

@@ -7,6 +7,7 @@
 #define PS_NODE_STATS_H
 
 #include "postgres.h"
+#include "node/clock.h"
 #include "utils/timestamp.h"
 
 /* In the order of the columns of payshard.stat_commits. */
@@ -30,7 +31,7 @@ extern void ps_stat_add(PsStat stat, uint64 n);
 extern uint64 ps_stat_read(PsStat stat);
 
 /* One commit has waited for other nodes since `start`. */
-extern void ps_stat_waited(TimestampTz start);
+extern void ps_stat_waited(PsTime start);
 /* One batch of n records has been sent; nothing is counted when n is 0. */
 extern void ps_stat_sent(uint64 n, uint64 bytes);
 /* All counters start again. */

@@ -44,6 +44,12 @@ ps_suspicion_refused(uint32 node)
 		ps_wake_keeper();
 }
 
+PsTime
+ps_suspicion_heard(uint32 node)
+{
+	return (PsTime) pg_atomic_read_u64(&peer(node)->answered_us);
+}
+
 void
 ps_suspicion_asked(uint32 node)
 {

@@ -14,11 +14,15 @@
 
 #include "postgres.h"
 #include "ground/state.h"
+#include "node/clock.h"
 
 /* What the sender to a node, or the receiver of its batches, has seen just now. */
 extern void ps_suspicion_answered(uint32 node);
 extern void ps_suspicion_refused(uint32 node);
 extern void ps_suspicion_asked(uint32 node);
+
+/* When the node answered us last; 0 = never since this server runs. */
+extern PsTime ps_suspicion_heard(uint32 node);
 
 /*
  * ps_suspicion

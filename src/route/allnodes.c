@@ -33,6 +33,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "node/clock.h"
 #include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
@@ -529,7 +530,7 @@ static void
 finish_prepared(bool is_commit)
 {
 	char		sql[PS_GID_MAX + 32];
-	TimestampTz deadline = ps_deadline(ps_call_timeout_ms);
+	PsTime		deadline = ps_deadline(ps_call_timeout_ms);
 
 	snprintf(sql, sizeof(sql), "%s PREPARED '%s'", is_commit ? "COMMIT" : "ROLLBACK", ddl.gid);
 	for (int i = 0; i < ddl.n_remotes; i++)

@@ -10,6 +10,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "node/clock.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "node/suspicion.h"
@@ -25,7 +26,7 @@
 static TimestampTz budget_of = 0;
 static long spent_ms = 0;
 
-TimestampTz
+PsTime
 ps_patience_end(void)
 {
 	/* outside a block the messages of one statement have one transaction */
@@ -35,14 +36,13 @@ ps_patience_end(void)
 	if (start != budget_of)
 		spent_ms = 0;
 	budget_of = start;
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									   Max(ps_failover_wait_ms - spent_ms, 0));
+	return ps_deadline(Max(ps_failover_wait_ms - spent_ms, 0));
 }
 
 void
-ps_patience_spend(TimestampTz since)
+ps_patience_spend(PsTime since)
 {
-	spent_ms += TimestampDifferenceMilliseconds(since, GetCurrentTimestamp());
+	spent_ms += (ps_now() - since) / 1000;
 }
 
 /* Open, with a primary that is believed to live? */
@@ -58,13 +58,13 @@ is_served(int shard)
 static void
 await_served(int shard)
 {
-	TimestampTz since;
-	TimestampTz deadline;
+	PsTime		since;
+	PsTime		deadline;
 
-	since = GetCurrentTimestamp();
+	since = ps_now();
 	deadline = ps_patience_end();
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
-	while (!is_served(shard) && GetCurrentTimestamp() < deadline)
+	while (!is_served(shard) && ps_now() < deadline)
 		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_LOOK_MS, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 	ps_patience_spend(since);
@@ -100,11 +100,11 @@ has_moved(List *shards, uint32 node)
 bool
 ps_await_move(List *shards, uint32 node)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PS_MOMENT_MS);
+	PsTime		deadline = ps_deadline(PS_MOMENT_MS);
 	bool		moved;
 
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
-	while (!(moved = has_moved(shards, node)) && GetCurrentTimestamp() < deadline)
+	while (!(moved = has_moved(shards, node)) && ps_now() < deadline)
 		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_LOOK_MS, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 	return moved;

@@ -10,6 +10,7 @@
 #define PS_ROUTE_PATIENCE_H
 
 #include "postgres.h"
+#include "node/clock.h"
 #include "nodes/pg_list.h"
 #include "utils/timestamp.h"
 
@@ -17,8 +18,8 @@
  * Until when may this statement wait now: what it has waited in all its parts
  * counts, which ps_patience_spend is told.
  */
-extern TimestampTz ps_patience_end(void);
-extern void ps_patience_spend(TimestampTz since);
+extern PsTime ps_patience_end(void);
+extern void ps_patience_spend(PsTime since);
 
 /*
  * ps_await_shard

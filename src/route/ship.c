@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "node/clock.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "nodes/extensible.h"
@@ -294,10 +295,10 @@ reach(ShipState *state)
 {
 	CustomScan *scan = (CustomScan *) state->css.ss.ps.plan;
 	List	   *shards = list_nth(scan->custom_private, SHIP_SHARDS);
-	TimestampTz since = GetCurrentTimestamp();
-	TimestampTz deadline = ps_patience_end();
+	PsTime		since = ps_now();
+	PsTime		deadline = ps_patience_end();
 
-	while (!ps_link_reach(state->node, GetUserId(), state->use) && GetCurrentTimestamp() < deadline)
+	while (!ps_link_reach(state->node, GetUserId(), state->use) && ps_now() < deadline)
 	{
 		if (ps_await_move(shards, state->node))
 		{
@@ -364,13 +365,12 @@ run(ShipState *state, bool may_refuse)
  * it has not learnt yet that it is.  False: that lasts.
  */
 static bool
-await_agreement(ShipState *state, TimestampTz *deadline)
+await_agreement(ShipState *state, PsTime *deadline)
 {
 	CustomScan *scan = (CustomScan *) state->css.ss.ps.plan;
-	TimestampTz now = GetCurrentTimestamp();
 
 	if (*deadline == 0)
-		*deadline = TimestampTzPlusMilliseconds(now, Min(ps_failover_wait_ms, PS_AGREEMENT_MS));
+		*deadline = ps_deadline(Min(ps_failover_wait_ms, PS_AGREEMENT_MS));
 	if (!is_still_there(list_nth(scan->custom_private, SHIP_SHARDS), state->node))
 	{
 		run_instead(state);
@@ -380,7 +380,7 @@ await_agreement(ShipState *state, TimestampTz *deadline)
 	(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_AGREEMENT_LOOK_MS,
 									   PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
-	return now < *deadline;
+	return ps_now() < *deadline;
 }
 
 /* The rows, unless they are here. */
@@ -388,7 +388,7 @@ static void
 get_rows(ShipState *state)
 {
 	bool		may_refuse = ps_failover_wait_ms > 0;
-	TimestampTz deadline = 0;
+	PsTime		deadline = 0;
 
 	while (state->fetch == NULL && state->nested == NULL)
 	{

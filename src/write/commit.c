@@ -111,7 +111,7 @@ outcome_unknown(const char *detail)
 static void
 abort_everywhere(PsEntry *entry)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_abort_timeout_ms);
+	PsTime		deadline = ps_deadline(ps_abort_timeout_ms);
 	PsOutcome	outcome = PS_OUTCOME_WAIT;
 	bool		put;
 
@@ -124,7 +124,7 @@ abort_everywhere(PsEntry *entry)
 	PS_FAULT("commit.before_abort");
 	put = ps_queue_put_abort(entry);
 	while ((!put || (outcome = ps_queue_outcome(entry, true)) == PS_OUTCOME_WAIT) &&
-		   GetCurrentTimestamp() < deadline)
+		   ps_now() < deadline)
 	{
 		nap(put ? 100 : 5);
 		if (!put)
@@ -173,14 +173,14 @@ look(PsEntry *entry)
 static void
 await_members(PsEntry *entry)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_commit_timeout_ms);
-	TimestampTz start = GetCurrentTimestamp();
-	TimestampTz end_of_grace = 0;
+	PsTime		deadline = ps_deadline(ps_commit_timeout_ms);
+	PsTime		start = ps_now();
+	PsTime		end_of_grace = 0;
 
 	for (;;)
 	{
 		PsOutcome	outcome = look(entry);
-		TimestampTz now;
+		PsTime		now;
 
 		if (outcome == PS_OUTCOME_ACKED || !PS_RULE("W4"))
 		{
@@ -198,7 +198,7 @@ await_members(PsEntry *entry)
 					 errdetail("A copy was lost while the transaction committed; payshard.min_in_sync is %d.", ps_min_in_sync),
 					 errhint("The transaction is aborted. Take the missing node back (see payshard.placements).")));
 		}
-		now = GetCurrentTimestamp();
+		now = ps_now();
 		if (QueryCancelPending && !ProcDiePending)
 		{
 			QueryCancelPending = false;
@@ -209,7 +209,7 @@ await_members(PsEntry *entry)
 					 errdetail("The transaction is aborted on all nodes.")));
 		}
 		if (ProcDiePending && end_of_grace == 0)
-			end_of_grace = TimestampTzPlusMilliseconds(now, ps_shutdown_timeout_ms);
+			end_of_grace = ps_deadline(ps_shutdown_timeout_ms);
 		if (now > deadline || (end_of_grace != 0 && now > end_of_grace))
 		{
 			abort_everywhere(entry);

@@ -22,6 +22,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "node/clock.h"
 #include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
@@ -94,13 +95,13 @@ held_too_long(int shard)
 static void
 await(int shard)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_gate_timeout_ms);
+	PsTime		deadline = ps_deadline(ps_gate_timeout_ms);
 
 	while (must_wait(shard))
 	{
 		ps_hold_leave();
 		ConditionVariablePrepareToSleep(&ps_shared->map_changed);
-		while (must_wait(shard) && GetCurrentTimestamp() < deadline)
+		while (must_wait(shard) && ps_now() < deadline)
 			(void) ConditionVariableTimedSleep(&ps_shared->map_changed,
 											   any_kept ? PS_SLEEP_MS : PS_LOOK_MS,
 											   PG_WAIT_EXTENSION);
@@ -184,7 +185,7 @@ take_place(void)
 }
 
 bool
-ps_hold_begin(const bool *shards, int64 deadline)
+ps_hold_begin(const bool *shards, PsTime deadline)
 {
 	int			n = 0;
 
@@ -193,7 +194,7 @@ ps_hold_begin(const bool *shards, int64 deadline)
 	ConditionVariablePrepareToSleep(&HOLD->left);
 	while (!take_place())
 	{
-		if (GetCurrentTimestamp() > deadline)
+		if (ps_now() > deadline)
 		{
 			ConditionVariableCancelSleep();
 			return false;

@@ -11,6 +11,7 @@
 #define PS_WRITE_HOLD_H
 
 #include "postgres.h"
+#include "node/clock.h"
 
 /*
  * ps_hold_enter
@@ -47,7 +48,7 @@ extern void ps_hold_at_end(void);
  * ps_hold_sleep
  *		Until somebody leaves, or a moment.
  */
-extern bool ps_hold_begin(const bool *shards, int64 deadline);
+extern bool ps_hold_begin(const bool *shards, PsTime deadline);
 extern void ps_hold_end(void);
 extern int	ps_hold_close(const bool *shards);
 extern void ps_hold_sleep(void);

@@ -21,6 +21,7 @@
 #include "funcapi.h"
 #include "ground/wire.h"
 #include "miscadmin.h"
+#include "node/clock.h"
 #include "node/damage.h"
 #include "node/fault.h"
 #include "node/identity.h"
@@ -429,7 +430,7 @@ payshard_peer_await_applied(PG_FUNCTION_ARGS)
 	PsSharedOrigin *origin = &ps_shared->origins[id % PS_NODES_MAX];
 	uint64		incarnation = PG_GETARG_INT64(1);
 	uint64		seq = PG_GETARG_INT64(2);
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PG_GETARG_INT32(3));
+	PsTime		deadline = ps_deadline(PG_GETARG_INT32(3));
 
 	require_peer();
 	PS_FAULT("join.await_applied");
@@ -447,7 +448,7 @@ payshard_peer_await_applied(PG_FUNCTION_ARGS)
 			ForceSyncCommit();
 			PG_RETURN_BOOL(true);
 		}
-		if (GetCurrentTimestamp() > deadline)
+		if (ps_now() > deadline)
 			PG_RETURN_BOOL(false);
 		ps_wake_applier();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,

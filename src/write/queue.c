@@ -144,9 +144,9 @@ gate_timed_out(void)
 
 /* Waits for queue.changed; called without the lock, prepared to sleep. */
 static void
-wait_changed(TimestampTz deadline)
+wait_changed(PsTime deadline)
 {
-	if (GetCurrentTimestamp() > deadline)
+	if (ps_now() > deadline)
 	{
 		ConditionVariableCancelSleep();
 		gate_timed_out();
@@ -158,7 +158,7 @@ wait_changed(TimestampTz deadline)
 static void
 enter(const PsEntry *entry)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_gate_timeout_ms);
+	PsTime		deadline = ps_deadline(ps_gate_timeout_ms);
 	bool		is_primary;
 
 	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
@@ -270,7 +270,7 @@ static void
 append_rest(PsEntry *entry, int done, PsNodeSet targets)
 {
 	PsSharedWaiter *waiter = my_waiter();
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_gate_timeout_ms);
+	PsTime		deadline = ps_deadline(ps_gate_timeout_ms);
 	PsNodeSet	asleep;
 
 	QUEUE->writer = ps_my_procno();
@@ -281,7 +281,7 @@ append_rest(PsEntry *entry, int done, PsNodeSet targets)
 		if (append(entry->fragments[done], waiter->first_seq + done, waiter->first_seq, targets))
 		{
 			done++;
-			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ps_gate_timeout_ms);
+			deadline = ps_deadline(ps_gate_timeout_ms);
 			continue;
 		}
 		asleep = sleeping(targets);
@@ -488,7 +488,7 @@ ps_queue_reset(void)
 }
 
 bool
-ps_queue_close_gate(TimestampTz deadline)
+ps_queue_close_gate(PsTime deadline)
 {
 	bool		through = false;
 
@@ -501,7 +501,7 @@ ps_queue_close_gate(TimestampTz deadline)
 		LWLockAcquire(&QUEUE->lock, LW_SHARED);
 		through = QUEUE->writer < 0;
 		LWLockRelease(&QUEUE->lock);
-		if (through || GetCurrentTimestamp() > deadline)
+		if (through || ps_now() > deadline)
 			break;
 		(void) ConditionVariableTimedSleep(&QUEUE->changed, 100, PG_WAIT_EXTENSION);
 	}
@@ -531,7 +531,7 @@ ps_queue_is_decided(uint64 seq)
 }
 
 bool
-ps_queue_drain(TimestampTz deadline)
+ps_queue_drain(PsTime deadline)
 {
 	bool		empty = false;
 
@@ -541,7 +541,7 @@ ps_queue_drain(TimestampTz deadline)
 		LWLockAcquire(&QUEUE->lock, LW_SHARED);
 		empty = dlist_is_empty(&QUEUE->undecided);
 		LWLockRelease(&QUEUE->lock);
-		if (empty || GetCurrentTimestamp() > deadline)
+		if (empty || ps_now() > deadline)
 			break;
 		(void) ConditionVariableTimedSleep(&QUEUE->changed, 100, PG_WAIT_EXTENSION);
 	}

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 #include "lib/stringinfo.h"
+#include "node/clock.h"
 #include "node/shared.h"
 #include "utils/timestamp.h"
 
@@ -81,9 +82,9 @@ extern void ps_queue_resolve(void);
  * through; drain until nothing is undecided; false = not before the deadline.
  * Every close needs an open.
  */
-extern bool ps_queue_close_gate(TimestampTz deadline);
+extern bool ps_queue_close_gate(PsTime deadline);
 extern void ps_queue_open_gate(void);
-extern bool ps_queue_drain(TimestampTz deadline);
+extern bool ps_queue_drain(PsTime deadline);
 extern uint64 ps_queue_last_seq(void);
 
 /* Has every transaction up to that seq its outcome? */

@@ -541,14 +541,14 @@ stream_turn(void)
 
 /* May we end, being told to? */
 static bool
-may_end(TimestampTz *told_at)
+may_end(PsTime *told_at)
 {
 	if (!ShutdownRequestPending)
 		return false;
 	if (*told_at == 0)
-		*told_at = GetCurrentTimestamp();
+		*told_at = ps_now();
 	return !ps_queue_has_waiters() ||
-		TimestampDifferenceExceeds(*told_at, GetCurrentTimestamp(), ps_shutdown_timeout_ms);
+		ps_has_passed(*told_at, ps_shutdown_timeout_ms);
 }
 
 static void
@@ -567,7 +567,7 @@ init_process(void)
 void
 payshard_sender_main(Datum arg)
 {
-	TimestampTz told_at = 0;
+	PsTime		told_at = 0;
 	MemoryContext turn;
 
 	stream.node = DatumGetUInt32(arg);
