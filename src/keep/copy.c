@@ -35,6 +35,7 @@
 #include "write/row.h"
 
 #define PS_COPY_TIMEOUT_MS 600000
+#define PS_COPY_NAP_MS 1000
 
 typedef struct CopyKey
 {
@@ -107,8 +108,11 @@ slow_down(Copy *copy)
 		if (left_ms <= 0)
 			return;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (long) Min(left_ms, 1000), PG_WAIT_EXTENSION);
+						 (long) Min(left_ms, PS_COPY_NAP_MS), PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
+		/* the node would take us for gone (rejoin.c) */
+		if (left_ms >= PS_COPY_NAP_MS)
+			PQclear(call(copy, "SELECT 1", 0, NULL));
 	}
 }
 

@@ -73,6 +73,7 @@ PS_FUNCTION(payshard_rebuild_node);
 
 #define PS_DRAIN_TIMEOUT_MS 5000
 #define PS_REJOIN_TIMEOUT_MS 60000
+#define PS_COPY_SILENCES 12		/* call_timeouts between two messages of a copy, at most */
 #define PS_APPLIED_SLICE_MS 2000	/* between two looks whether apply goes on */
 #define PS_HOLD_TRIES 100		/* verify() may hold the node, too: for moments */
 #define PS_CAUGHT_UP_MS 30		/* apply over there is no further behind */
@@ -343,6 +344,9 @@ copy_rows(void)
 	PS_FAULT("rejoin.before_copy");
 	teach_map();
 	command("BEGIN");
+	/* it has locked rows by then: if we are stopped it ends this by itself */
+	command(psprintf("SET LOCAL idle_in_transaction_session_timeout = %d",
+					 PS_COPY_SILENCES * ps_call_timeout_ms));
 	memset(stats, 0, sizeof(*stats));
 	ps_copy_shards(&order, stats);
 	PS_FAULT("rejoin.after_copy");
