@@ -207,6 +207,8 @@ CREATE FUNCTION payshard.peer_prepare(cluster_id bigint, ballot bigint,
 CREATE FUNCTION payshard.peer_accept(cluster_id bigint, ballot bigint, value bytea,
 	OUT accepted boolean, OUT promised_ballot bigint)
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_accept';
+CREATE FUNCTION payshard.peer_turn(take boolean) RETURNS boolean
+	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_turn';
 CREATE FUNCTION payshard.peer_hello(hello bytea) RETURNS bytea
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_hello';
 CREATE FUNCTION payshard.peer_journal(batch bytea) RETURNS bytea
@@ -1273,7 +1275,7 @@ BEGIN
 	-- the peer role needs EXECUTE and nothing else.  What changes membership or
 	-- runs DDL stays with superusers.
 	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace
-		AND p.proname IN ('peer_learn', 'peer_prepare', 'peer_accept', 'peer_hello', 'peer_journal', 'peer_tail',
+		AND p.proname IN ('peer_learn', 'peer_prepare', 'peer_accept', 'peer_turn', 'peer_hello', 'peer_journal', 'peer_tail',
 			'peer_settle_journal', 'peer_settle_apply', 'peer_history', 'peer_events', 'peer_spans', 'peer_moves', 'peer_shard_bytes', 'peer_heard', 'peer_suspects',
 			'peer_hold', 'peer_table_digests', 'peer_digest', 'peer_await_applied', 'peer_join_begin', 'peer_join_keys',
 			'peer_copy', 'peer_switch', 'peer_note', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')

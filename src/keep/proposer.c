@@ -25,6 +25,7 @@
 #include "link/conn.h"
 #include "miscadmin.h"
 #include "node/fault.h"
+#include "node/identity.h"
 #include "node/lease.h"
 #include "node/map.h"
 #include "node/settings.h"
@@ -32,8 +33,12 @@
 #include "port/pg_bitutils.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lock.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
+#include "write/journal.h"
+
+PS_FUNCTION(payshard_peer_turn);
 
 #define PS_CONNECT_MS_MAX 1000
 #define PS_STRAGGLER_MS 100
@@ -41,7 +46,6 @@
 #define PS_TURN_MS 1000
 #define PS_PREPARE "SELECT * FROM payshard.peer_prepare($1, $2)"
 #define PS_ACCEPT "SELECT * FROM payshard.peer_accept($1, $2, $3)"
-#define PS_TURN_TAG "1886611572, 1"	/* of an advisory lock */
 
 static PGconn *peers[PS_NODES_MAX];
 static PsTime failed_at[PS_NODES_MAX]; /* last connection tried in vain */
@@ -483,6 +487,27 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 	return NULL;
 }
 
+/*
+ * peer_turn(take) -> taken?  The turn is a lock of the caller's session, of a type that
+ * no SQL function locks: a user cannot take it.
+ */
+Datum
+payshard_peer_turn(PG_FUNCTION_ARGS)
+{
+	LOCKTAG		tag = {
+		.locktag_field1 = MyDatabaseId,
+		.locktag_field2 = PS_LOCK_SPACE,
+		.locktag_field3 = PS_LOCK_TURN,
+		.locktag_type = LOCKTAG_USERLOCK,
+		.locktag_lockmethodid = USER_LOCKMETHOD,
+	};
+
+	ps_require_peer();
+	if (!PG_GETARG_BOOL(0))
+		PG_RETURN_BOOL(LockRelease(&tag, ExclusiveLock, true));
+	PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL);
+}
+
 /* Who gives turns: of the nodes not suspected, the one with the lowest number; or 0. */
 static uint32
 turn_giver(void)
@@ -507,7 +532,7 @@ ps_propose_take_turn(void)
 
 	while (giver != 0 && turn_at == 0 && ps_now() < deadline)
 	{
-		PGresult   *result = ps_conn_call(peers[giver], "SELECT pg_catalog.pg_try_advisory_lock(" PS_TURN_TAG ")",
+		PGresult   *result = ps_conn_call(peers[giver], "SELECT payshard.peer_turn(true)",
 										  0, NULL, false, deadline);
 
 		if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
@@ -532,7 +557,7 @@ ps_propose_end_turn(void)
 	if (giver == 0 || peers[giver] == NULL)
 		return;
 	if (!proc_exit_inprogress && PQtransactionStatus(peers[giver]) == PQTRANS_IDLE)
-		result = ps_conn_call(peers[giver], "SELECT pg_catalog.pg_advisory_unlock(" PS_TURN_TAG ")",
+		result = ps_conn_call(peers[giver], "SELECT payshard.peer_turn(false)",
 							  0, NULL, false, ps_deadline(PS_TURN_MS));
 	if (result == NULL)
 		ps_peer_drop(giver);

@@ -5,6 +5,7 @@
 #ifndef PS_KEEP_PROPOSER_H
 #define PS_KEEP_PROPOSER_H
 
+#include "compat.h"
 #include "ground/state.h"
 #include "node/clock.h"
 #include "utils/timestamp.h"
@@ -76,5 +77,7 @@ extern struct pg_conn *ps_peer(uint32 node, const char *name, PsTime deadline);
 extern struct pg_conn *ps_peer_open(uint32 node);
 /* Forgets a connection that went wrong. */
 extern void ps_peer_drop(uint32 node);
+
+PS_DECLARE(payshard_peer_turn);
 
 #endif

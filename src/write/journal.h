@@ -13,6 +13,7 @@
 #define PS_LOCK_JOURNAL 0
 #define PS_LOCK_APPLY PS_NODES_MAX
 #define PS_LOCK_REJOIN (2 * PS_NODES_MAX)	/* keep/rejoin.c */
+#define PS_LOCK_TURN (3 * PS_NODES_MAX)	/* keep/proposer.c */
 
 /*
  * ps_journal_insert

@@ -344,7 +344,7 @@ is($c->sql(1, 'SELECT count(*) || md5(string_agg(v, chr(10) ORDER BY k)) FROM tw
 my %calls = (
 	create_cluster => "'x'", add_node => "'n5', 'host=x'", remove_node => "'n2'", set_node => "'n2', weight => 1",
 	failover => "'n2'", rebuild_node => "'n2'", verify => '', stat_reset => '', grant_peer => "'nobody'",
-	peer_learn => "'x'", peer_prepare => '1, 1', peer_accept => "1, 1, 'x'", peer_journal => "'x'", peer_hello => "'x'",
+	peer_learn => "'x'", peer_prepare => '1, 1', peer_accept => "1, 1, 'x'", peer_turn => 'true', peer_journal => "'x'", peer_hello => "'x'",
 	peer_invite => "1, 1, 'x', '[]', 'x'", peer_define => "'x', 'host=x'", peer_ddl => "'SELECT 1', '', ''", peer_register => "1, 'two', '{k}', 'x'",
 	peer_unregister => '1', peer_load => "'two', '{}', ''", peer_rows => "'two', 0", peer_copy => "'x'", peer_settle_journal => "1, 1, 1, 'x'",
 	peer_tail => '1, 1', peer_take_dirty => "1, 1, 1, 'x'", peer_capture_off => '', peer_ddl_begin => "'g', 'r', 's'", status => '', ring => '');
