@@ -28,6 +28,8 @@ $c->wait_log($a, qr/starting background worker process "payshard rejoin/, 60, $f
 $c->wait_log($a, qr/background worker "payshard rejoin[^"]*" \(PID \d+\) exited with exit code 0/, 60, $from);
 is($c->sql($a, "SELECT string_agg(pid::text, ' ') $rejoins"), $first, 'the first one is alone');
 is($c->sql($a, "SELECT payshard_fault.paused('rejoin.before_copy')"), 't', 'where it was');
+is($c->sql($a, "SELECT string_agg(DISTINCT p.state, ' ') FROM payshard.placements p JOIN payshard.shards s USING (shard) WHERE s.primary_node = 'n$a' AND p.node = 'n$d'"),
+	'joining', 'and nobody has taken the node back meanwhile');
 $k->disarm($a, 'rejoin.before_copy');
 $p->assert_kept('afterwards');
 done_testing();
