@@ -99,7 +99,7 @@ work_out(void)
 	pg_atomic_write_u64(&LEASE->until, until);
 }
 
-void
+bool
 ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 				 uint64 sent_us, uint32 promised_ms)
 {
@@ -116,8 +116,10 @@ ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 	}
 	SpinLockRelease(&LEASE->lock);
 	/* whatever else gives a lease is a map or an incarnation, and told by these */
-	if (is_news && ps_lease_held())
+	is_news &= ps_lease_held();
+	if (is_news)
 		ConditionVariableBroadcast(&ps_shared->map_changed);
+	return is_news;
 }
 
 void

@@ -53,8 +53,9 @@ extern bool ps_lease_require(void);
 /*
  * At the asking node: voter `voter` answered a batch that was sent at sent_us
  * under map `epoch` by incarnation `incarnation`: it promises for promised_ms.
+ * Returns whether this node had no lease before, and has it now.
  */
-extern void ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
+extern bool ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 							 uint64 sent_us, uint32 promised_ms);
 
 /*

@@ -6,6 +6,7 @@
 # promises from the new incarnation, too, no payment would be taken there for as long.  Then
 # its senders are paused, and it becomes primary of more shards, for which it needs the lease
 # anew: a payment waits for it.  When the senders go on it must be woken: nothing looks again.
+# So must a commit that had its acks when the lease went: it looks again after a minute.
 use strict;
 use warnings;
 use PayshardCluster;
@@ -45,5 +46,27 @@ $c->wait_sql($lost, "SELECT wait_event_type = 'Extension' FROM pg_stat_activity 
 $c->sql($lost, "SELECT payshard_fault.disarm('sender.before_send.n$_')") foreach @others;
 $p->finish;
 is(join(', ', grep { $_ ne 'ok' } values %{ $p->{outcome} }), '', 'a payment that waited for the lease is taken when it comes');
+
+# a commit that has all its acks, and waits for the lease only; it looks again after keepalive
+my ($second) = map { $p->accounts_between($_, $lost) } @others;
+my ($mine) = grep { $p->{shard}{$_} != $p->{shard}{$second} } $p->accounts_at($lost);
+$c->node($lost)->append_conf('postgresql.conf', "payshard.keepalive = 60s\n");
+$c->node($lost)->reload;
+$c->wait_sql($lost, "SELECT current_setting('payshard.keepalive') = '1min'");
+$c->arm_fault($lost, 'commit.after_enqueue', 'pause');
+$p->start($lost, 1, accounts => [$mine]);
+$c->wait_sql($lost, "SELECT payshard_fault.paused('commit.after_enqueue')");
+$c->wait_sql($lost, "SELECT coalesce(bool_or(acked_seq = queued_seq), false) FROM payshard.replication");
+$c->arm_fault($lost, "sender.before_send.n$_", 'pause') foreach @others;
+$c->sql($p->primary_of($second), "SELECT count(*) FROM payshard.switchover($p->{shard}{$second}, 'n$lost')");
+$c->wait_sql($lost, "SELECT payshard_fault.paused('sender.before_send.n$_')") foreach @others;
+is($c->sql($lost, 'SELECT held FROM payshard.leases WHERE is_self'), 'f', 'it has no lease');
+$c->sql($lost, "SELECT payshard_fault.disarm('commit.after_enqueue')");
+$c->wait_sql($lost, "SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE query LIKE '%INTO payments VALUES ($mine,%' AND pid <> pg_backend_pid()");
+$c->sql($lost, "SELECT payshard_fault.disarm('sender.before_send.n$_')") foreach @others;
+ok(eval { $p->finish(30); 1 }, 'a commit that waited for the lease ends when it comes') || diag($@);
+$c->node($lost)->append_conf('postgresql.conf', "payshard.keepalive = 200ms\n");
+$c->node($lost)->reload;
+is(join(', ', grep { $_ ne 'ok' } values %{ $p->{outcome} }), '', 'all payments were taken');
 $p->assert_kept('at the end');
 done_testing();
