@@ -150,7 +150,7 @@ ask_opinions(const PsMap *map, const PsMapNode *node, Opinions *opinions)
 	opinions->bound_ms = ps_lease_bound_ms(node->id);
 	opinions->journaled[ps_map_self()] =
 		pg_atomic_read_u64(&ps_shared->origins[node->id].journaled_seq);
-	ps_lease_withhold(node->id);
+	ps_lease_withhold(node->id, node->incarnation);
 	args[0] = ps_arg_int8(node->id);
 	args[1] = ps_arg_int8((int64) node->incarnation);
 	for (int i = 0; i < map->n_nodes; i++)
@@ -339,7 +339,7 @@ payshard_peer_suspects(PG_FUNCTION_ARGS)
 	if (ps_auto_failover && node > 0 && node < PS_NODES_MAX &&
 		ps_map_is_member(node, (uint64) PG_GETARG_INT64(1)) && ps_suspicion(node, NULL) != NULL)
 	{
-		ps_lease_withhold(node);
+		ps_lease_withhold(node, (uint64) PG_GETARG_INT64(1));
 		values[0] = BoolGetDatum(true);
 		values[1] = Int32GetDatum(ps_lease_bound_ms(node));
 		values[2] =

@@ -20,6 +20,7 @@
 #include "node/identity.h"
 #include "node/map.h"
 #include "node/settings.h"
+#include "node/suspicion.h"
 #include "node/tables.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -106,6 +107,15 @@ run_duty(int i)
 	return again;
 }
 
+/* Nobody wakes the keeper when a node has been silent for too long: it looks just then. */
+static long
+nap_ms(bool haste)
+{
+	if (haste)
+		return PS_KEEPER_HASTE_MS;
+	return Min(PS_KEEPER_NAP_MS, ps_suspicion_due_ms());
+}
+
 void
 payshard_keeper_main(Datum arg)
 {
@@ -126,8 +136,8 @@ payshard_keeper_main(Datum arg)
 		for (int i = 0; i < lengthof(duties); i++)
 			haste |= run_duty(i);
 		MemoryContextReset(loop);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 haste ? PS_KEEPER_HASTE_MS : PS_KEEPER_NAP_MS, PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, nap_ms(haste),
+						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)

@@ -30,6 +30,7 @@
 #include "link/conn.h"
 #include "link/local.h"
 #include "link/mirror.h"
+#include "link/samemap.h"
 #include "link/session.h"
 #include "link/texts.h"
 #include "miscadmin.h"
@@ -401,21 +402,9 @@ claim_write(uint32 node)
 {
 	ps_session_require_writer();
 	if (write_node != 0 && write_node != node)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a transaction cannot write at two nodes yet"),
-				 errdetail("It has written at node \"%s\" and would write at node \"%s\".",
-						   ps_map_node_name(write_node), ps_map_node_name(node)),
-				 errhint("Use one transaction per node; payshard.nodes_for() tells where a key "
-				         "lives.")));
+		ps_refuse_two_writers(write_node, node);
 	if (write_node == 0 && ps_local_has_written())
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a transaction cannot write at two nodes yet"),
-				 errdetail("It has written or locked rows here and would write at node \"%s\".",
-				 		ps_map_node_name(node)),
-				 errhint("Use one transaction per node; payshard.nodes_for() tells where a key "
-				         "lives.")));
+		ps_refuse_two_writers(0, node);
 	if (write_node == 0)
 	{
 		write_node = node;
@@ -448,15 +437,7 @@ ps_session_claim(uint32 node)
 	if (!IsolationUsesXactSnapshot())
 		return;
 	if (snapshot_node != 0 && snapshot_node != node)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a transaction with isolation level REPEATABLE READ cannot use two nodes "
-				        "yet"),
-				 errdetail("It uses node \"%s\" and would use node \"%s\"; "
-						   "their snapshots would not be of one instant.",
-						   ps_map_node_name(snapshot_node), ps_map_node_name(node)),
-				 errhint("Use READ COMMITTED. pg_dump can dump the schema (--schema-only); for "
-						 "the data see \"Restore from backup\" in doc/operations.md.")));
+		ps_refuse_two_snapshots(snapshot_node, node);
 	snapshot_node = node;
 }
 
@@ -886,11 +867,14 @@ ps_session_pre_commit(void)
 	if (!any_open)
 		return;
 	if (write_node != 0 && ps_local_has_written())
+	{
+		ps_samemap_require();
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a transaction cannot write at two nodes yet"),
 				 errdetail("It has written at node \"%s\" and here.", ps_map_node_name(write_node)),
 				 errhint("Write local tables in a transaction of their own.")));
+	}
 	commit_readers();
 	hash_seq_init(&seq, links);
 	while ((link = hash_seq_search(&seq)) != NULL)
@@ -922,6 +906,7 @@ ps_session_at_end(bool is_commit)
 		RESUME_INTERRUPTS();
 	is_holding = false;
 	ps_local_at_end();
+	ps_samemap_at_end();
 	write_node = 0;
 	write_level = 0;
 	snapshot_node = 0;

@@ -38,7 +38,6 @@
 
 #define LEASE (&ps_shared->lease)
 #define PS_LEASE_MARGIN 10		/* a tenth: clocks do not run alike */
-#define PS_LEASE_LOOK_MS 20
 #define PS_LEASE_PATIENCE_MS 2000	/* at least: without leases, too, a map that was accepted
 								 * here is adopted in a moment */
 
@@ -91,11 +90,12 @@ work_out(void)
 	pg_atomic_write_u64(&LEASE->until, until);
 }
 
-void
+bool
 ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 				 uint64 sent_us, uint32 promised_ms)
 {
 	uint64		us = (uint64) promised_ms * 1000;
+	bool		is_news = !ps_lease_held();
 
 	SpinLockAcquire(&LEASE->lock);
 	if (promised_ms > 0 && epoch >= LEASE->since_epoch &&
@@ -106,6 +106,11 @@ ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 		work_out();
 	}
 	SpinLockRelease(&LEASE->lock);
+	/* whatever else gives a lease is a map or an incarnation, and told by these */
+	is_news &= ps_lease_held();
+	if (is_news)
+		ConditionVariableBroadcast(&ps_shared->map_changed);
+	return is_news;
 }
 
 void
@@ -162,7 +167,7 @@ ps_lease_acceptor_loaded(uint64 accepted_epoch, uint32 promised_ms)
 }
 
 uint32
-ps_lease_promise(uint32 asker)
+ps_lease_promise(uint32 asker, uint64 incarnation)
 {
 	uint64		now = ps_clock_us();
 	bool		may;
@@ -170,7 +175,8 @@ ps_lease_promise(uint32 asker)
 	if (ps_lease_timeout_ms == 0 || ps_map_incarnation() == 0)
 		return 0;
 	SpinLockAcquire(&LEASE->lock);
-	may = now >= LEASE->withheld_until[asker] &&
+	/* who has started again since is another, by the map (M3) */
+	may = (now >= LEASE->withheld_until[asker] || incarnation != LEASE->withheld_from[asker]) &&
 		(LEASE->accepted_epoch <= LEASE->epoch || !PS_HAS_NODE(LEASE->accepted_deposes, asker));
 	if (may)
 		LEASE->promised_until[asker] = now + timeout_us();
@@ -202,11 +208,21 @@ ps_lease_is_bound(void)
 	return bound;
 }
 
-void
-ps_lease_withhold(uint32 node)
+/* With the lock held: it is to be deposed, its promises are to run out. */
+static void
+withhold(uint32 node, uint64 incarnation, uint64 now)
 {
+	LEASE->withheld_until[node] = now + 2 * timeout_us();
+	LEASE->withheld_from[node] = incarnation;
+}
+
+void
+ps_lease_withhold(uint32 node, uint64 incarnation)
+{
+	uint64		now = ps_clock_us();
+
 	SpinLockAcquire(&LEASE->lock);
-	LEASE->withheld_until[node] = ps_clock_us() + 2 * timeout_us();
+	withhold(node, incarnation, now);
 	SpinLockRelease(&LEASE->lock);
 }
 
@@ -237,18 +253,21 @@ give_up(uint64 epoch)
 	work_out();
 }
 
-/* With the lock held: is any of the promises to a set of nodes still running? */
+/* With the lock held: is any of the promises to a set of the map's nodes still running? */
 static bool
-is_bound(PsNodeSet set, uint64 now)
+is_bound(const PsMap *map, PsNodeSet set, uint64 now)
 {
 	bool		bound = set != 0 && now < LEASE->bound_until;
 
-	for (int i = 1; i < PS_NODES_MAX; i++)
-		if (PS_HAS_NODE(set, i) && now < LEASE->promised_until[i])
-		{
-			LEASE->withheld_until[i] = now + 2 * timeout_us();
-			bound = true;
-		}
+	for (int i = 0; i < map->n_nodes; i++)
+	{
+		const PsMapNode *node = &map->nodes[i];
+
+		if (!PS_HAS_NODE(set, node->id) || now >= LEASE->promised_until[node->id])
+			continue;
+		withhold(node->id, node->incarnation, now);
+		bound = true;
+	}
 	return bound;
 }
 
@@ -271,7 +290,7 @@ ps_lease_may_accept(const PsMap *next, uint32 proposer, bool is_empty)
 	is_blind = has_new_voters || next->epoch > map->epoch + 1;
 	SpinLockAcquire(&LEASE->lock);
 	if (!is_empty && PS_RULE("Q1"))
-		may = !is_bound(lose & ~self & ~PS_NODE_BIT(proposer), now) &&
+		may = !is_bound(map, lose & ~self & ~PS_NODE_BIT(proposer), now) &&
 			!(has_new_voters && map->n_nodes > 2 &&
 			  now < Max(LEASE->voters_since + timeout_us(), LEASE->bound_until));
 	if (may)
@@ -351,13 +370,15 @@ ps_lease_require(void)
 	uint64		epoch = ps_map_epoch();
 	uint64		incarnation = ps_map_incarnation();
 	uint64		deadline;
+	uint64		now;
 
 	if (likely(ps_lease_held()) || !PS_RULE("Q1"))
 		return false;
 	deadline = ps_clock_us() + Max(timeout_us(), PS_LEASE_PATIENCE_MS * 1000);
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
-	while (!ps_lease_held() && ps_clock_us() < deadline && incarnation == ps_map_incarnation())
-		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, PS_LEASE_LOOK_MS,
+	while (!ps_lease_held() && (now = ps_clock_us()) < deadline &&
+		   incarnation == ps_map_incarnation())
+		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, (deadline - now) / 1000 + 1,
 										   PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 	if (incarnation != ps_map_incarnation() || !ps_lease_held())

@@ -51,12 +51,16 @@ extern bool ps_lease_require(void);
 /*
  * At the asking node: voter `voter` answered a batch that was sent at sent_us
  * under map `epoch` by incarnation `incarnation`: it promises for promised_ms.
+ * Returns whether this node had no lease before, and has it now.
  */
-extern void ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
+extern bool ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 							 uint64 sent_us, uint32 promised_ms);
 
-/* At a voter: how long does it promise node `asker` from now on? ms, 0 = no. */
-extern uint32 ps_lease_promise(uint32 asker);
+/*
+ * At a voter: how long does it promise node `asker`, whose incarnation by the map is
+ * this one, from now on? ms, 0 = no.
+ */
+extern uint32 ps_lease_promise(uint32 asker, uint64 incarnation);
 
 /*
  * At a voter: for how many ms is it still bound by what it promised to `node`, or
@@ -67,8 +71,13 @@ extern uint32 ps_lease_bound_ms(uint32 node);
 /* At a voter: is it still bound by what it may have promised before that start? */
 extern bool ps_lease_is_bound(void);
 
-/* At a voter: node `node` is to be deposed; promises it nothing for a while. */
-extern void ps_lease_withhold(uint32 node);
+/*
+ * ps_lease_withhold
+ *		At a voter: this incarnation of a node is to be deposed; promises it nothing for
+ *		a while, so that its lease runs out.  Not a rule that anything rests on: what was
+ *		promised binds, and is looked at when a map is to be accepted.
+ */
+extern void ps_lease_withhold(uint32 node, uint64 incarnation);
 
 /*
  * ps_lease_may_accept

@@ -206,16 +206,11 @@ ps_map_shards_of(ArrayType *array, int *n)
 	return shards;
 }
 
-void
-ps_map_require_cluster(void)
+/* The keeper of a server that has just started reads who it is, then the map. */
+static bool
+is_loading(void)
 {
-	if (ps_shared != NULL && ps_shared->self != 0 && ps_shared->map_loaded)
-		return;
-	ps_extension_require_current();
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("this database is not a node of a payshard cluster"),
-			 errhint("Call payshard.create_cluster() here, or payshard.add_node() on a node of the cluster.")));
+	return ps_map_self() != 0 && !ps_shared->map_loaded;
 }
 
 static void
@@ -236,11 +231,27 @@ ps_map_await_self(void)
 
 	ps_extension_require_current();
 	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
-	while (ps_map_self() == 0 && ps_now() < deadline)
+	while ((ps_map_self() == 0 || is_loading()) && ps_now() < deadline)
 		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, 200, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
-	if (ps_map_self() == 0)
+	if (ps_map_self() == 0 || is_loading())
 		throw_starting();
+}
+
+void
+ps_map_require_cluster(void)
+{
+	if (likely(ps_shared != NULL && ps_shared->self != 0 && ps_shared->map_loaded))
+		return;
+	if (ps_shared != NULL && is_loading())
+		ps_map_await_self();
+	if (ps_shared != NULL && ps_shared->self != 0 && ps_shared->map_loaded)
+		return;
+	ps_extension_require_current();
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("this database is not a node of a payshard cluster"),
+			 errhint("Call payshard.create_cluster() here, or payshard.add_node() on a node of the cluster.")));
 }
 
 /* A node that has just started is given a moment. */
@@ -369,6 +380,7 @@ ps_map_load(void)
 					 errmsg("the payshard map of this node is damaged"),
 					 errdetail("%s", wrong),
 					 errhint("Stop this server and rebuild the node from the others.")));
+		PS_FAULT("map.before_load");
 		install(map);
 	}
 	PopActiveSnapshot();

@@ -70,7 +70,7 @@ extern void ps_map_require_serving(void);
 /*
  * ps_map_await_self
  *		To be called when ps_map_self() is 0 and a distributed table is at hand: a
- *		server that has just started does not know yet which node it is.  Waits a
+ *		server that has just started does not know yet which node it is, or its map.  Waits a
  *		moment; ERROR 57P03, or 55000 as ps_extension_require_current, when it does
  *		not come to know it.
  */

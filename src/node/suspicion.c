@@ -79,6 +79,24 @@ ps_suspicion(uint32 node, uint64 *since_us)
 	return NULL;
 }
 
+long
+ps_suspicion_due_ms(void)
+{
+	uint64		now = ps_clock_us();
+	uint64		timeout = (uint64) ps_suspect_timeout_ms * 1000;
+	uint64		due = PG_UINT64_MAX;
+	uint64		since;
+	PsMap	   *map = ps_map_incarnation() == 0 ? NULL : ps_map_copy();
+
+	for (int i = 0; map && i < map->n_nodes; i++)
+		if (map->nodes[i].id != ps_map_self() && map->nodes[i].state == PS_NODE_UP &&
+			ps_suspicion(map->nodes[i].id, &since) == NULL)
+			due = Min(due, since + timeout);
+	if (map)
+		pfree(map);
+	return due == PG_UINT64_MAX ? LONG_MAX : due < now ? 1 : (long) ((due - now) / 1000) + 1;
+}
+
 uint32
 ps_suspicion_falls(uint32 node)
 {

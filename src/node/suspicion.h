@@ -40,6 +40,9 @@ extern const char *ps_suspicion(uint32 node, uint64 *since_us);
  */
 extern uint32 ps_suspicion_pause_ms(uint32 node);
 
+/* ms, at least 1, until the next node is suspected if nothing is heard; LONG_MAX: none is up. */
+extern long ps_suspicion_due_ms(void);
+
 /* How often it fell lately, as the pause counts it. */
 extern uint32 ps_suspicion_falls(uint32 node);
 

@@ -9,7 +9,8 @@
  * it cannot commit together with another node (link/local.c).
  *
  * COPY .. FROM stays as it is: rows of which this node is not the primary are
- * refused by the capture trigger (25006), which becomes a 0A000 here.
+ * refused by the capture trigger (25006), which becomes a 0A000 here, or 40001 when the map
+ * has changed since it began.
  */
 #include "postgres.h"
 
@@ -19,6 +20,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "link/local.h"
+#include "link/samemap.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
 #include "node/map.h"
@@ -140,6 +142,7 @@ static void
 refuse_rows(const char *table, ErrorData *error)
 {
 	FlushErrorState();
+	ps_samemap_require();
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("COPY into distributed table \"%s\" cannot store rows of other nodes yet", table),
@@ -157,6 +160,7 @@ copy_from(PlannedStmt *pstmt, const char *source, bool read_only, ProcessUtility
 	const char *table = ((CopyStmt *) pstmt->utilityStmt)->relation->relname;
 	MemoryContext caller = CurrentMemoryContext;
 
+	ps_samemap_note();
 	PG_TRY();
 	{
 		if (previous_utility)

@@ -30,8 +30,10 @@
 #include "commands/explain.h"
 #include "executor/executor.h"
 #include "link/local.h"
+#include "link/samemap.h"
 #include "link/session.h"
 #include "miscadmin.h"
+#include "node/fault.h"
 #include "node/lease.h"
 #include "node/map.h"
 #include "nodes/nodeFuncs.h"
@@ -197,6 +199,7 @@ decide(PsMention *mention, ParamListInfo params, bool is_final)
 			ps_await_shard(shard);
 			nodes |= PS_NODE_BIT(ps_route_primary(shard));
 			way.shards = list_append_unique_int(way.shards, shard);
+			PS_FAULT("route.found");
 		}
 	}
 	if (is_any)
@@ -266,6 +269,7 @@ refuse_many(Query *query, PsTarget *target)
 {
 	bool		is_known = target->tuples != NIL || target->array != NULL;
 
+	ps_samemap_require();
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("%s distributed table \"%s\" cannot run at several nodes in one statement yet",
@@ -281,6 +285,8 @@ refuse_many(Query *query, PsTarget *target)
 static void
 refuse_shipped(Query *query, Way *way)
 {
+	if (run_depth > 0)
+		ps_samemap_require();
 	if (run_depth > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -581,6 +587,8 @@ try_plan(Query *query, const char *text, int options, ParamListInfo params, bool
 	mention = ps_key_find(query);
 	refuse_moves(mention);
 	way = decide(mention, params, is_final);
+	if (way.way == WAY_MANY && terms != ps_map_terms())
+		return NULL;			/* looked up in two maps */
 	changed = changed_target(mention);
 	if (way.way == WAY_LATER)
 	{
@@ -595,6 +603,8 @@ try_plan(Query *query, const char *text, int options, ParamListInfo params, bool
 	why = unshippable(query, mention);
 	if (way.way == WAY_SHIP && why == NULL)
 		return ps_ship_plan(query, way.node, way.shards);
+	if (way.way == WAY_SHIP && changed)
+		ps_samemap_require();
 	if (way.way == WAY_SHIP && changed)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -612,6 +622,7 @@ static PlannedStmt *
 plan_routed(Query *query, const char *text, int options, ParamListInfo params, bool is_final)
 {
 	ps_map_require_serving();
+	ps_samemap_note();
 	refuse_serializable();
 	if (is_final)
 		ps_shards_fix(query, params);
@@ -767,13 +778,7 @@ check_writes(PlannedStmt *plan)
 	foreach(cell, plan->resultRelations)
 	{
 		if (ps_relation(rt_fetch(lfirst_int(cell), plan->rtable)->relid) != NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a transaction cannot write at two nodes yet"),
-					 errdetail("It has written at node \"%s\" and would write here.",
-							   ps_map_node_name(ps_session_writes_at())),
-					 errhint("Use one transaction per node; payshard.nodes_for() tells where a "
-					         "key lives.")));
+			ps_refuse_two_writers(ps_session_writes_at(), 0);
 	}
 }
 
@@ -889,6 +894,7 @@ check_started(QueryDesc *desc)
 	if (!has_distributed(desc->plannedstmt))
 		return false;
 	ps_map_require_serving();
+	ps_samemap_note();
 	check_writes(desc->plannedstmt);
 	ps_session_claim(ps_map_self());
 	check_shards(desc);
@@ -942,33 +948,6 @@ payshard_local_scope(PG_FUNCTION_ARGS)
 	(void) ps_lease_require();
 	require_terms(terms);
 	PG_RETURN_BOOL(true);
-}
-
-void
-ps_route_explain(ExplainState *es, uint32 node, List *shards)
-{
-	List	   *numbers = NIL;
-	List	   *names = NIL;
-	ListCell   *cell;
-	PsMapShard	state;
-	uint64		in_sync = ~UINT64CONST(0);
-
-	foreach(cell, shards)
-	{
-		numbers = lappend(numbers, psprintf("%d", lfirst_int(cell)));
-		if (ps_map_shard(lfirst_int(cell), &state))
-			in_sync &= state.in_sync;
-	}
-	if (list_length(numbers) == 1)
-		ExplainPropertyInteger("Shard", NULL, linitial_int(shards), es);
-	else if (numbers != NIL)
-		ExplainPropertyList("Shards", numbers, es);
-	ExplainPropertyText("Node", ps_map_node_name(node), es);
-	for (int i = 1; numbers != NIL && i < PS_NODES_MAX; i++)
-		if (PS_HAS_NODE(in_sync, i))
-			names = lappend(names, ps_map_node_name(i));
-	if (numbers != NIL)
-		ExplainPropertyList("In-sync", names, es);
 }
 
 static void

@@ -70,8 +70,4 @@ extern uint32 ps_route_primary(int shard);
 /* Is this session one that another node opened for its client's statements? */
 extern bool ps_route_is_shipped(void);
 
-/* The bytes of EXPLAIN that all our scans share: node, in-sync set. */
-struct ExplainState;
-extern void ps_route_explain(struct ExplainState *es, uint32 node, List *shards);
-
 #endif

@@ -24,6 +24,7 @@
 #include "commands/explain.h"
 #include "compat.h"
 #include "executor/executor.h"
+#include "link/samemap.h"
 #include "miscadmin.h"
 #include "nodes/extensible.h"
 #include "nodes/makefuncs.h"
@@ -119,6 +120,8 @@ refuse_unreadable(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *
 	ListCell   *cell;
 
 	if (rti == root->parse->resultRelation || bms_is_member(rti, root->all_result_relids))
+	{
+		ps_samemap_require();
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot change rows of distributed table \"%s\" at several nodes "
@@ -127,15 +130,18 @@ refuse_unreadable(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *
 				           "about."),
 				 errhint("Give the distribution key with = in WHERE, or run one statement per "
 				         "key.")));
+	}
 	foreach(cell, root->rowMarks)
 	{
-		if (((PlanRowMark *) lfirst(cell))->rti == rti)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot lock or join rows of distributed table \"%s\" at several "
-							"nodes in this statement", get_rel_name(rte->relid)),
-					 errhint("Give the distribution key with =, or read the table in WITH ... AS "
-					         "MATERIALIZED (SELECT ...).")));
+		if (((PlanRowMark *) lfirst(cell))->rti != rti)
+			continue;
+		ps_samemap_require();
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot lock or join rows of distributed table \"%s\" at several "
+						"nodes in this statement", get_rel_name(rte->relid)),
+				 errhint("Give the distribution key with =, or read the table in WITH ... AS "
+						 "MATERIALIZED (SELECT ...).")));
 	}
 	if (rte->tablesample)
 		ereport(ERROR,

@@ -457,13 +457,41 @@ rescan(CustomScanState *node)
 		ps_nested_rewind(state->nested);
 }
 
+/* Shards, node, in-sync set. */
+static void
+explain_node(ExplainState *es, uint32 node, List *shards)
+{
+	List	   *numbers = NIL;
+	List	   *names = NIL;
+	ListCell   *cell;
+	PsMapShard	state;
+	uint64		in_sync = ~UINT64CONST(0);
+
+	foreach(cell, shards)
+	{
+		numbers = lappend(numbers, psprintf("%d", lfirst_int(cell)));
+		if (ps_map_shard(lfirst_int(cell), &state))
+			in_sync &= state.in_sync;
+	}
+	if (list_length(numbers) == 1)
+		ExplainPropertyInteger("Shard", NULL, linitial_int(shards), es);
+	else if (numbers != NIL)
+		ExplainPropertyList("Shards", numbers, es);
+	ExplainPropertyText("Node", ps_map_node_name(node), es);
+	for (int i = 1; numbers != NIL && i < PS_NODES_MAX; i++)
+		if (PS_HAS_NODE(in_sync, i))
+			names = lappend(names, ps_map_node_name(i));
+	if (numbers != NIL)
+		ExplainPropertyList("In-sync", names, es);
+}
+
 static void
 explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
 	ShipState  *state = (ShipState *) node;
 	CustomScan *scan = (CustomScan *) node->ss.ps.plan;
 
-	ps_route_explain(es, state->node, list_nth(scan->custom_private, SHIP_SHARDS));
+	explain_node(es, state->node, list_nth(scan->custom_private, SHIP_SHARDS));
 	if (es->verbose)
 		ExplainPropertyText("Remote SQL", state->text, es);
 }

@@ -560,6 +560,17 @@ ps_queue_last_seq(void)
 	return seq;
 }
 
+void
+ps_queue_wake_all(void)
+{
+	dlist_iter	iter;
+
+	LWLockAcquire(&QUEUE->lock, LW_SHARED);
+	dlist_foreach(iter, &QUEUE->undecided)
+		SetLatch(dlist_container(PsSharedWaiter, link, iter.cur)->latch);
+	LWLockRelease(&QUEUE->lock);
+}
+
 bool
 ps_queue_has_waiters(void)
 {

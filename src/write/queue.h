@@ -136,6 +136,9 @@ extern void ps_queue_acked(uint32 node, const PsQueueCursor *cursor, uint64 seq,
  */
 extern bool ps_queue_hello(uint32 node, const PsQueueCursor *cursor, uint64 journaled,
 						   uint64 applied_seq, uint64 lsn);
+/* Every backend amid its commit looks again: the lease is there (Q1). */
+extern void ps_queue_wake_all(void);
+
 /* Does anybody wait for an ack? */
 extern bool ps_queue_has_waiters(void);
 

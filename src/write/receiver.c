@@ -28,8 +28,9 @@
 PS_FUNCTION(payshard_peer_hello);
 PS_FUNCTION(payshard_peer_journal);
 
+/* incarnation: the origin's, with PS_RECEIVE_OK. */
 static bytea *
-answer(uint8 status, uint32 origin, const char *why)
+answer(uint8 status, uint32 origin, uint64 incarnation, const char *why)
 {
 	StringInfoData buf;
 	PsSharedOrigin *from = &ps_shared->origins[origin];
@@ -42,7 +43,7 @@ answer(uint8 status, uint32 origin, const char *why)
 	ps_put_u64(&buf, pg_atomic_read_u64(&from->journaled_seq));
 	ps_put_u64(&buf, pg_atomic_read_u64(&from->applied_seq));
 	ps_put_u64(&buf, GetFlushRecPtr(NULL));
-	ps_put_u32(&buf, status == PS_RECEIVE_OK ? ps_lease_promise(origin) : 0);
+	ps_put_u32(&buf, status == PS_RECEIVE_OK ? ps_lease_promise(origin, incarnation) : 0);
 	if (status == PS_RECEIVE_STALE)
 	{
 		PsMap	   *map = ps_map_copy();
@@ -110,14 +111,14 @@ payshard_peer_hello(PG_FUNCTION_ARGS)
 	if (wrong)
 		ps_damaged("a hello", wrong);
 	if (hello.version != PS_PEER_VERSION)
-		PG_RETURN_BYTEA_P(answer(PS_RECEIVE_REFUSED, 0, other_version(hello.version)));
+		PG_RETURN_BYTEA_P(answer(PS_RECEIVE_REFUSED, 0, 0, other_version(hello.version)));
 	sender = hello.sender;
 	incarnation = hello.incarnation;
 	if (ps_shared->map_loaded)
 		ps_map_lock();
 	status = check_sender(hello.cluster_id, sender, incarnation, hello.epoch, &why);
 	if (status != PS_RECEIVE_OK)
-		PG_RETURN_BYTEA_P(answer(status, 0, why));
+		PG_RETURN_BYTEA_P(answer(status, 0, 0, why));
 	PS_FAULT("receiver.hello");
 	ps_journal_lock(sender);
 	origin = &ps_shared->origins[sender];
@@ -142,7 +143,7 @@ payshard_peer_hello(PG_FUNCTION_ARGS)
 	journaled = pg_atomic_read_u64(&origin->journaled_seq);
 	if (hello.attach_seq > journaled)
 		pg_atomic_write_u64(&origin->journaled_seq, hello.attach_seq);
-	PG_RETURN_BYTEA_P(answer(PS_RECEIVE_OK, sender, NULL));
+	PG_RETURN_BYTEA_P(answer(PS_RECEIVE_OK, sender, incarnation, NULL));
 }
 
 /* Takes in what the origin says is decided (W5). */
@@ -206,12 +207,12 @@ payshard_peer_journal(PG_FUNCTION_ARGS)
 		why = "meant for another node";
 	}
 	if (status != PS_RECEIVE_OK)
-		PG_RETURN_BYTEA_P(answer(status, 0, why));
+		PG_RETURN_BYTEA_P(answer(status, 0, 0, why));
 	if (batch.shards_end > ps_map_n_shards())
 		ps_damaged("a batch of journal entries", ps_no_such_shard);
 	ps_suspicion_asked(batch.sender);
 	if (batch.n_records > 0)
 		PS_FAULT("receiver.checked");
 	status = receive(&batch);
-	PG_RETURN_BYTEA_P(answer(status, batch.sender, NULL));
+	PG_RETURN_BYTEA_P(answer(status, batch.sender, batch.incarnation, NULL));
 }

@@ -418,8 +418,9 @@ land(void)
 	{
 		ps_silence_end(stream.node);
 		stream.has_landed = true;
-		ps_lease_granted(stream.node, stream.cursor.incarnation, flight->epoch,
-						 flight->sent_us, flight->promised_ms);
+		if (ps_lease_granted(stream.node, stream.cursor.incarnation, flight->epoch,
+							 flight->sent_us, flight->promised_ms))
+			ps_queue_wake_all();
 		/* one before it was refused: then it may follow on nothing */
 		if (!stream.must_greet)
 			ps_queue_acked(stream.node, &stream.cursor, flight->last_seq, flight->end_offset,
