@@ -136,7 +136,7 @@ typedef struct PsSharedLease
 	uint64		missed_since;	/* the keeper's: when it saw a lease last */
 	uint64		granted_until[PS_NODES_MAX];	/* by each voter, less the margin */
 	uint64		promised_until[PS_NODES_MAX];	/* to each node */
-	uint64		withheld_until[PS_NODES_MAX];	/* no new promise before */
+	uint64		withheld_until[PS_NODES_MAX];	/* no new promise before, or before it loses */
 	uint64		bound_until;	/* promises of the server's last run may last */
 	uint64		voters_since;	/* when `others` changed */
 	uint64		accepted_epoch; /* of the map accepted last, perhaps not chosen */
