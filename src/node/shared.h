@@ -151,6 +151,7 @@ typedef struct PsShared
 	/* map_lock to write: the full xid by which it was opened here last; 0 = at no time */
 	pg_atomic_uint64 opened_by[PS_SHARDS_MAX];
 	uint32		self;			/* this node's id; 0 = in no cluster */
+	char		self_name[PS_NAME_MAX]; /* with map_lock; "" = not read yet */
 	pg_atomic_uint64 epoch;		/* of map, 0 = none */
 	pg_atomic_uint64 incarnation;	/* of this start; 0 = not taken yet, serve nothing */
 	pg_atomic_uint64 started_at;	/* TimestampTz at which it was taken */
