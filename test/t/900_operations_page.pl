@@ -12,8 +12,8 @@ use Test::More;
 my $c = PayshardCluster->new(nodes => 3, replicas => 2, shards => 16, auto => 1, conf => "restart_after_crash = on\n");
 $c->sql(1, <<'SQL');
 CREATE TABLE payments (account_id bigint, payment_id text, amount bigint, PRIMARY KEY (account_id, payment_id));
-SELECT payshard.create_distributed_table('payments', 'account_id');
 INSERT INTO payments VALUES (1, 'a', 1), (2, 'b', 2), (3, 'c', 3), (4, 'd', 4), (5, 'e', 5), (6, 'f', 6);
+SELECT payshard.create_distributed_table('payments', 'account_id');
 SQL
 my %server = (n1 => 1, n2 => 2, n3 => 3);		# name of a node => number of its server
 
