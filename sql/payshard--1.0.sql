@@ -1174,6 +1174,7 @@ CREATE FUNCTION payshard.status() RETURNS text
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	silent text[];
+	closed text[];	-- and this node, while it may not serve
 	shards int;
 	accepting int;
 	single int;
@@ -1188,7 +1189,8 @@ BEGIN
 	SELECT coalesce(array_agg(n.name ORDER BY n.node_id), '{}') INTO silent FROM payshard.nodes n
 		WHERE NOT n.is_self AND coalesce(n.heard_ms, 2147483647) >
 			(SELECT s.setting::int FROM pg_settings s WHERE s.name = 'payshard.peer_timeout');
-	SELECT count(*) FILTER (WHERE s.state = 'open' AND s.primary_node <> ALL (silent)),
+	SELECT silent || coalesce(array_agg(l.node), '{}') INTO closed FROM payshard.leases l WHERE l.is_self AND NOT l.held;
+	SELECT count(*) FILTER (WHERE s.state = 'open' AND s.primary_node <> ALL (closed)),
 		count(*) FILTER (WHERE cardinality(s.in_sync) = 1) INTO accepting, single FROM payshard.shards s;
 	sentence := CASE WHEN accepting = shards THEN shards || ' shards accept payments'
 		WHEN accepting = 0 THEN 'None of ' || shards || ' shards accepts payments'
@@ -1198,6 +1200,7 @@ BEGIN
 			WHEN n.state = 'failed' THEN ' is failed over'
 			WHEN n.state = 'maintenance' THEN ' is in maintenance' || CASE WHEN n.name = ANY (silent) THEN ' and down' ELSE '' END
 			WHEN n.name = ANY (silent) THEN ' does not answer'
+			WHEN n.name = ANY (closed) THEN ' has no lease of a majority'
 			WHEN n.leader IS NOT NULL THEN ' is being settled'
 			WHEN p.joining > 0 THEN ' is rejoining'
 			WHEN p.missing > 0 THEN ' is to rejoin'
@@ -1207,7 +1210,7 @@ BEGIN
 			count(*) FILTER (WHERE q.state <> 'in_sync' AND q.moving IS DISTINCT FROM 'arriving') AS missing,
 			count(*) FILTER (WHERE q.moving = 'arriving') AS arriving
 		FROM payshard.placements q GROUP BY q.node) p ON p.node = n.name
-	WHERE n.state <> 'up' OR n.name = ANY (silent) OR n.leader IS NOT NULL OR coalesce(p.missing + p.arriving, 0) > 0;
+	WHERE n.state <> 'up' OR n.name = ANY (closed) OR n.leader IS NOT NULL OR coalesce(p.missing + p.arriving, 0) > 0;
 	result := sentence || coalesce(about, '') || '.' || E'\n\nnodes\n';
 	SELECT result || string_agg(format('  %-12s %-7s %-10s primary of %s, copies in sync %s of %s%s%s', n.name, n.state,
 			CASE WHEN n.weight = 0 THEN 'witness' WHEN n.zone = '' THEN '' ELSE n.zone END,
@@ -1222,7 +1225,7 @@ BEGIN
 	SELECT result || E'\n\ncopies in sync, by shard (!: does not accept payments)\n' || string_agg(line, E'\n' ORDER BY row)
 		INTO result
 	FROM (SELECT s.shard / 64 AS row, format('  %4s  ', min(s.shard)) || string_agg(
-				CASE WHEN s.state = 'open' AND s.primary_node <> ALL (silent) THEN cardinality(s.in_sync)::text ELSE '!' END
+				CASE WHEN s.state = 'open' AND s.primary_node <> ALL (closed) THEN cardinality(s.in_sync)::text ELSE '!' END
 				|| CASE WHEN s.shard % 16 = 15 THEN ' ' ELSE '' END, '' ORDER BY s.shard) AS line
 		FROM payshard.shards s GROUP BY s.shard / 64) strip;
 	SELECT result || coalesce(E'\n\nreplication from here\n' || string_agg(format('  %-12s %-10s %s entries (%s bytes) on their way, %s not applied there%s',
@@ -1234,8 +1237,8 @@ BEGIN
 			i.node, i.kind, CASE
 				WHEN i.kind = 'silent' THEN 'nothing decided yet; see payshard.failover()'
 				WHEN i.open_again IS NULL THEN 'shards not open yet'
-				ELSE format('payments waited %s s, %s', round(extract(epoch FROM greatest(
-					CASE WHEN i.shards <> '{}' THEN i.open_again END, CASE WHEN i.paused <> '{}' THEN i.resumed END) - i.failed), 3),
+				ELSE format('%s, %s', coalesce('payments waited ' || round(extract(epoch FROM greatest(
+					CASE WHEN i.shards <> '{}' THEN i.open_again END, CASE WHEN i.paused <> '{}' THEN i.resumed END) - i.failed), 3) || ' s', 'no payment waited'),
 					coalesce('in sync again after ' || round(extract(epoch FROM i.back_in_sync - i.failed), 3) || ' s', 'not back in sync')) END),
 			E'\n' ORDER BY i.failed DESC), '')
 		INTO result FROM (SELECT * FROM payshard.incidents ORDER BY failed DESC LIMIT 5) i;

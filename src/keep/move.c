@@ -15,8 +15,8 @@
  * Killed anywhere: the next keeper of the primary, or the keeper of the next
  * primary, reads the same map and goes on.
  *
- * The caretaker - of the nodes that are up and not suspected, the one with the
- * lowest number - orders what nobody asks for: another place for what lost nodes
+ * The caretaker - of the nodes that are up, not suspected and not being removed, the one
+ * with the lowest number - orders what nobody asks for: another place for what lost nodes
  * hold, and the end of nodes that are being removed, when they hold nothing.  Two
  * that take themselves for it do no harm: the second one's step changes nothing.
  */
@@ -403,7 +403,7 @@ is_caretaker(const PsMap *map)
 	{
 		const PsMapNode *node = &map->nodes[i];
 
-		if (node->state != PS_NODE_UP || ps_suspicion(node->id, NULL) != NULL)
+		if (node->state != PS_NODE_UP || node->is_leaving || ps_suspicion(node->id, NULL) != NULL)
 			continue;
 		return node->id == ps_map_self();
 	}
@@ -450,14 +450,13 @@ remove_empty(const PsMap *map, const PsMapNode *node)
 	uint32		id = node->id;
 	PsRefusal	refusal;
 
-	if (!node->is_leaving || id == ps_map_self() || count_held(map, id) > 0 || node->leader != 0)
+	if (!node->is_leaving || count_held(map, id) > 0 || node->leader != 0)
 		return;
 	PS_FAULT("move.before_remove");
 	(void) ps_propose(step_remove, &id, psprintf("removal of node %s", node->name), ps_call_timeout_ms,
 					  &refusal);
 }
 
-/* A node that is being removed does not remove itself: the next one does. */
 static bool
 take_care(const PsMap *map)
 {

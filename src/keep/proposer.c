@@ -10,6 +10,9 @@
  * it chosen; (f) it is adopted here and sent to the others.  A voter accepts in the
  * session in which it has promised (node/acceptor.c).
  *
+ * What few have accepted may come back as the current map of the next round: where it is
+ * our own, the step is not made a second time, on top of it, but proposed as it is.
+ *
  * Voters change one at a time.  A proposer that knew the old voters may meet a
  * value with others: it then needs promises of a majority of those too, or two
  * disjoint majorities could choose two maps of one epoch.
@@ -49,6 +52,7 @@ PS_FUNCTION(payshard_peer_turn);
 
 static PGconn *peers[PS_NODES_MAX];
 static PsTime failed_at[PS_NODES_MAX]; /* last connection tried in vain */
+static char peer_names[PS_NODES_MAX][PS_NAME_MAX];	/* an id may be given to another node */
 static uint64 ballot_seen = 0;
 static PsNodeSet heard;			/* who answered, yes or no, in this round of ps_propose */
 
@@ -105,7 +109,7 @@ ps_peer(uint32 node, const char *name, PsTime deadline)
 	PsTime		soon = ps_deadline(PS_CONNECT_MS_MAX);
 
 	if (peers[node] &&
-		(PQstatus(peers[node]) != CONNECTION_OK ||
+		(strcmp(peer_names[node], name) != 0 || PQstatus(peers[node]) != CONNECTION_OK ||
 		 PQtransactionStatus(peers[node]) != PQTRANS_IDLE ||
 		 !PQconsumeInput(peers[node])))
 		ps_peer_drop(node);
@@ -113,13 +117,17 @@ ps_peer(uint32 node, const char *name, PsTime deadline)
 	{
 		peers[node] = ps_conn_open(name, InvalidOid, "keeper", Min(deadline, soon), &error);
 		failed_at[node] = peers[node] ? 0 : ps_now();
+		strlcpy(peer_names[node], name, PS_NAME_MAX);
 		if (peers[node] == NULL)
 			ereport(DEBUG1, (errmsg("payshard: node \"%s\": %s", name, error)));
 	}
 	return peers[node];
 }
 
-/* Sends one call to the nodes of a map that can be reached. */
+/*
+ * Sends one call to the nodes of a map that can be reached.  Of one that has never started
+ * nothing is known: what is held against its id was another node's.
+ */
 static void
 ask(Round *round, const PsMap *map, bool retry_failed, const char *sql,
 	int n_args, const PsArg *args, PsTime deadline)
@@ -130,7 +138,8 @@ ask(Round *round, const PsMap *map, bool retry_failed, const char *sql,
 		PGconn	   *conn;
 
 		if (PS_HAS_NODE(round->asked, node->id) ||
-			(!retry_failed && (failed_lately(node->id) || ps_suspicion(node->id, NULL) != NULL)))
+			(!retry_failed && node->incarnation != 0 &&
+			 (failed_lately(node->id) || ps_suspicion(node->id, NULL) != NULL)))
 			continue;
 		conn = ps_peer(node->id, node->name, deadline);
 		if (conn && ps_conn_send(conn, sql, n_args, args, false))
@@ -428,6 +437,33 @@ ps_propose_warm(void)
 	pfree(map);
 }
 
+/*
+ * (d): what is to be proposed after `current`; before: what this call has proposed last, or
+ * NULL.
+ */
+static PsMap *
+make_next(const PsMap *current, const PsMap *before, PsStep step, void *arg,
+		  const char *reason, PsRefusal *refusal)
+{
+	PsMap	   *next = palloc(sizeof(PsMap));
+
+	memcpy(next, current, sizeof(PsMap));
+	*refusal = NULL;
+	if (before && before->epoch == current->epoch && before->changed_by == current->changed_by &&
+		before->changed_at == current->changed_at)
+		return next;
+	*refusal = step(next, arg);
+	if (*refusal)
+		memcpy(next, current, sizeof(PsMap));
+	else
+	{
+		next->changed_at = GetCurrentTimestamp();
+		next->changed_by = ps_map_self();
+		strlcpy(next->reason, reason, sizeof(next->reason));
+	}
+	return next;
+}
+
 PsMap *
 ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 		   PsRefusal *refusal)
@@ -436,6 +472,7 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 	PsTime		deadline = ps_deadline(timeout_ms);
 	PsTime		with_majority = begun;
 	PsMap	   *known = ps_map_copy();
+	PsMap	   *before = NULL;
 
 	if (known == NULL)
 		ps_map_require_cluster();
@@ -458,17 +495,8 @@ ps_propose(PsStep step, void *arg, const char *reason, int timeout_ms,
 			back_off(tries);
 			continue;
 		}
-		next = palloc(sizeof(PsMap));
-		memcpy(next, now.current, sizeof(PsMap));
-		*refusal = step(next, arg);
-		if (*refusal)
-			memcpy(next, now.current, sizeof(PsMap));
-		else
-		{
-			next->changed_at = GetCurrentTimestamp();
-			next->changed_by = ps_map_self();
-			strlcpy(next->reason, reason, sizeof(next->reason));
-		}
+		next = make_next(now.current, before, step, arg, reason, refusal);
+		before = *refusal ? NULL : next;
 		initStringInfo(&bytes);
 		ps_map_put(&bytes, next);
 		if (gate_shut)

@@ -115,7 +115,7 @@ static PsRefusal
 step_start(PsMap *map, void *arg)
 {
 	StartStep  *start = arg;
-	PsMapNode  *node = ps_map_node(map, ps_map_self());
+	PsMapNode  *node = ps_map_own(map);
 
 	if (node == NULL)
 		return "This node is not a member of the cluster.";
@@ -183,7 +183,7 @@ must_restart(void)
 		return true;
 	if (ps_map_incarnation() == 0 || (map = ps_map_copy()) == NULL)
 		return false;
-	node = ps_map_node(map, ps_map_self());
+	node = ps_map_own(map);
 	return node == NULL || node->state == PS_NODE_FAILED ||
 		node->incarnation != ps_map_incarnation();
 }
@@ -223,12 +223,13 @@ ps_duty_start(void)
 	}
 	if (!ps_identity_read(&identity))
 		return false;
+	ps_map_set_self_name(identity.name);
 	if (!is_current())
 		return false;
 	if (!ps_shared->map_loaded || ps_shared->self == 0)
 		ps_map_load();
 	map = ps_map_copy();
-	if (map == NULL || ps_map_node(map, ps_map_self()) == NULL)
+	if (map == NULL || ps_map_own(map) == NULL)
 		return true;			/* invited, but no member yet */
 	/* a start within the life of one server is a start, too */
 	PS_FAULT("start.before_boot");
@@ -264,7 +265,7 @@ ps_duty_processes(void)
 	PsMap	   *map;
 
 	if (ps_map_self() == 0 || (map = ps_map_copy()) == NULL ||
-		ps_map_node(map, ps_map_self()) == NULL)
+		ps_map_own(map) == NULL)
 		return false;
 	ps_process_start("payshard_apply_main", "apply", 0, &applier);
 	if (ps_map_incarnation() != 0)

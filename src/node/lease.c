@@ -132,13 +132,37 @@ has_gained(const PsMap *old, const PsMap *map)
 	return false;
 }
 
+/* Nodes that have failed or lose a primary from one map to the next. */
+static PsNodeSet
+deposed(PsMap *map, PsMap *next)
+{
+	PsNodeSet	set = 0;
+
+	for (int i = 0; i < map->n_nodes; i++)
+	{
+		PsMapNode  *node = ps_map_node(next, map->nodes[i].id);
+
+		if (map->nodes[i].state == PS_NODE_UP && (node == NULL || node->state == PS_NODE_FAILED))
+			set |= PS_NODE_BIT(map->nodes[i].id);
+	}
+	for (int s = 0; s < map->n_shards && s < next->n_shards; s++)
+		if (map->shards[s].primary != next->shards[s].primary)
+			set |= PS_NODE_BIT(map->shards[s].primary);
+	return set;
+}
+
 void
 ps_lease_map_adopted(const PsMap *old, const PsMap *map)
 {
 	PsNodeSet	others = ps_map_voters(map) & ~PS_NODE_BIT(ps_shared->self);
 	bool		is_anew = old == NULL || has_gained(old, map) || others != LEASE->others;
+	PsNodeSet	lost = old == NULL ? 0 : deposed((PsMap *) old, (PsMap *) map);
 
 	SpinLockAcquire(&LEASE->lock);
+	/* What a promise was withheld for has come, or its turn comes again. */
+	for (int i = 1; i < PS_NODES_MAX; i++)
+		if (PS_HAS_NODE(lost, i))
+			LEASE->withheld_until[i] = 0;
 	LEASE->epoch = map->epoch;
 	if (others != LEASE->others)
 		LEASE->voters_since = ps_clock_us();
@@ -224,25 +248,6 @@ ps_lease_withhold(uint32 node, uint64 incarnation)
 	SpinLockAcquire(&LEASE->lock);
 	withhold(node, incarnation, now);
 	SpinLockRelease(&LEASE->lock);
-}
-
-/* Nodes that have failed or lose a primary from one map to the next. */
-static PsNodeSet
-deposed(PsMap *map, PsMap *next)
-{
-	PsNodeSet	set = 0;
-
-	for (int i = 0; i < map->n_nodes; i++)
-	{
-		PsMapNode  *node = ps_map_node(next, map->nodes[i].id);
-
-		if (map->nodes[i].state == PS_NODE_UP && (node == NULL || node->state == PS_NODE_FAILED))
-			set |= PS_NODE_BIT(map->nodes[i].id);
-	}
-	for (int s = 0; s < map->n_shards && s < next->n_shards; s++)
-		if (map->shards[s].primary != next->shards[s].primary)
-			set |= PS_NODE_BIT(map->shards[s].primary);
-	return set;
 }
 
 /* With the lock held: this node serves nothing before it has adopted `epoch`. */

@@ -48,6 +48,34 @@ ps_map_self(void)
 	return ps_shared->self;
 }
 
+static PsMapNode *
+own_node(PsMap *map)
+{
+	PsMapNode  *node = ps_map_node(map, ps_shared->self);
+	const char *name = ps_shared->self_name;
+
+	return node && (name[0] == '\0' || strcmp(node->name, name) == 0) ? node : NULL;
+}
+
+PsMapNode *
+ps_map_own(PsMap *map)
+{
+	PsMapNode  *node;
+
+	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
+	node = own_node(map);
+	LWLockRelease(&ps_shared->map_lock);
+	return node;
+}
+
+void
+ps_map_set_self_name(const char *name)
+{
+	LWLockAcquire(&ps_shared->map_lock, LW_EXCLUSIVE);
+	strlcpy(ps_shared->self_name, name, PS_NAME_MAX);
+	LWLockRelease(&ps_shared->map_lock);
+}
+
 uint64
 ps_map_epoch(void)
 {
@@ -273,7 +301,7 @@ is_member(void)
 	bool		is;
 
 	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
-	is = ps_map_node(&ps_shared->map, ps_shared->self) != NULL;
+	is = own_node(&ps_shared->map) != NULL;
 	LWLockRelease(&ps_shared->map_lock);
 	return is;
 }

@@ -20,6 +20,15 @@ extern PsMapAdopted ps_map_adopted;
 
 /* This node's id, 0 while it is in no cluster. */
 extern uint32 ps_map_self(void);
+
+/*
+ * ps_map_own
+ *		This node in a map; NULL = it is no member.  A node with its id and another name
+ *		is another one, that got the id when this node was removed.
+ */
+extern PsMapNode *ps_map_own(PsMap *map);
+/* The name by which ps_map_own knows this node. */
+extern void ps_map_set_self_name(const char *name);
 /* Epoch of the adopted map, 0 = none. */
 extern uint64 ps_map_epoch(void);
 /* The incarnation of this start, 0 while it is not taken (M3). */

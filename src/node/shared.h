@@ -136,7 +136,7 @@ typedef struct PsSharedLease
 	uint64		missed_since;	/* the keeper's: when it saw a lease last */
 	uint64		granted_until[PS_NODES_MAX];	/* by each voter, less the margin */
 	uint64		promised_until[PS_NODES_MAX];	/* to each node */
-	uint64		withheld_until[PS_NODES_MAX];	/* no new promise before ... */
+	uint64		withheld_until[PS_NODES_MAX];	/* no new promise before, or before it loses, ... */
 	uint64		withheld_from[PS_NODES_MAX];	/* ... to this incarnation */
 	uint64		bound_until;	/* promises of the server's last run may last */
 	uint64		voters_since;	/* when `others` changed */
@@ -152,6 +152,7 @@ typedef struct PsShared
 	/* map_lock to write: the full xid by which it was opened here last; 0 = at no time */
 	pg_atomic_uint64 opened_by[PS_SHARDS_MAX];
 	uint32		self;			/* this node's id; 0 = in no cluster */
+	char		self_name[PS_NAME_MAX]; /* with map_lock; "" = not read yet */
 	pg_atomic_uint64 epoch;		/* of map, 0 = none */
 	pg_atomic_uint64 incarnation;	/* of this start; 0 = not taken yet, serve nothing */
 	pg_atomic_uint64 started_at;	/* TimestampTz at which it was taken */

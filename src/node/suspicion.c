@@ -117,7 +117,10 @@ ps_suspicion_pause_ms(uint32 node)
 	return passed < pause ? (uint32) (pause - passed) : 0;
 }
 
-/* Have all its copies that were in sync with a primary (0: any) left the sets? */
+/*
+ * Have all its copies that were in sync with a primary (0: any) left the sets?  Those
+ * that were moved away do not count: it holds them no more.
+ */
 static bool
 has_left(const PsMap *old, const PsMap *map, uint32 node, uint32 primary)
 {
@@ -126,6 +129,7 @@ has_left(const PsMap *old, const PsMap *map, uint32 node, uint32 primary)
 	for (int s = 0; s < old->n_shards; s++)
 	{
 		if (old->shards[s].primary == node || !PS_HAS_NODE(old->shards[s].in_sync, node) ||
+			!PS_HAS_NODE(map->shards[s].placements, node) ||
 			(primary != 0 && old->shards[s].primary != primary))
 			continue;
 		if (PS_HAS_NODE(map->shards[s].in_sync, node))

@@ -565,6 +565,18 @@ init_process(void)
 	pgstat_report_activity(STATE_RUNNING, psprintf("sending to %s", stream.name));
 }
 
+/* Was the node removed?  Another one may have got its id: that gets another sender. */
+static bool
+is_removed(void)
+{
+	static uint64 looked_epoch = 0;
+
+	if (looked_epoch == ps_map_epoch())
+		return false;
+	looked_epoch = ps_map_epoch();
+	return strcmp(ps_map_node_name(stream.node), stream.name) != 0;
+}
+
 void
 payshard_sender_main(Datum arg)
 {
@@ -574,7 +586,7 @@ payshard_sender_main(Datum arg)
 	stream.node = DatumGetUInt32(arg);
 	init_process();
 	turn = AllocSetContextCreate(TopMemoryContext, "payshard sender", ALLOCSET_DEFAULT_SIZES);
-	while (!may_end(&told_at) && ps_map_incarnation() != 0)
+	while (!may_end(&told_at) && ps_map_incarnation() != 0 && !is_removed())
 	{
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);

@@ -117,6 +117,7 @@ foreach my $how ('cut off', 'not heard', 'hears nobody')
 	isnt($outcome, 'ok', "$how: it takes no payment") if $how eq 'cut off';
 	if ($how eq 'cut off')
 	{
+		like($c->sql($a, 'SELECT payshard.status()'), qr/^None of \d+ shards accepts payments\b.*, n$a has no lease of a majority/, 'status() there says so first');
 		like($c->sql($a, 'SELECT held FROM payshard.leases WHERE is_self'), qr/^f$/, 'payshard.leases says so, too');
 		$c->sql($a, "SELECT payshard_fault.arm('Q1', 'off')");
 		is($c->sql($a, $read), $before, 'negative control: without Q1 it reads what was true before');

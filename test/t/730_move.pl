@@ -133,6 +133,7 @@ $c->sql(1, 'SELECT payshard.rebalance_start()');
 is($c->sql(1, "SELECT payshard.rebalance_wait('2 minutes')"), 't', 'given weight again, it gets shards');
 is($c->sql(1, 'SELECT count(*) FROM payshard.ring() WHERE NOT as_chosen'), '0', 'those it had');
 $p->assert_kept('there and back');
+is($c->sql($_, 'SELECT sum(falls) FROM payshard.leases'), '0', "what was moved away is no fall on node $_") foreach 1 .. 4;
 is($c->sql($_, 'SELECT count(*) FROM payshard.divergent_rows'), '0', "nothing diverged on node $_") foreach 1 .. 4;
 is($c->sql($_, 'SELECT count(*) FROM payshard.dirty_key'), '0', "no notes are left on node $_") foreach 1 .. 4;
 done_testing();

@@ -102,7 +102,36 @@ ok(1, 'removed though the node that was asked has died');
 $c->stop(2);
 $p->assert_kept('after the death of the node that was asked');
 
-# A witness holds nothing: it goes at once.
+# A witness holds nothing: it goes at once.  The first try is accepted by too few, and
+# what they have accepted is what the second one finds.
+$c->arm_fault($six, 'acceptor.before_accept', 'error');
 $c->sql(1, "SELECT payshard.remove_node('n5')");
 is($c->sql(1, "SELECT string_agg(name, ' ' ORDER BY name) FROM payshard.nodes"), "n1 n$six", 'a witness goes at once');
+
+# The next node gets a number that has become free; the server of the former one does not take it
+# for itself.
+my $seven = $c->new_server;
+$c->add_node($seven, zone => 'g');
+my $id_of = "SELECT node_id FROM payshard.nodes WHERE name = ";
+is($c->sql($seven, "$id_of 'n$seven'"), '2', 'a number that has become free is given again');
+my $eight = $c->new_server;
+$c->add_node($eight, zone => 'e', weight => 0);
+$c->stop($eight);
+$c->sql(1, "SELECT payshard.remove_node('n$eight')");
+my $nine = $c->new_server;
+$c->add_node($nine, zone => 'e', weight => 0);
+is($c->sql($nine, "$id_of 'n$nine'"), '4', 'also that of a server that does not know yet that it was removed');
+$c->start($eight);
+like(($c->try_sql($eight, 'SELECT count(*) FROM accounts'))[2], qr/ERROR:  (?:55000: this database is not a member|57P03: )/, 'which serves nothing');
+$c->wait_log($eight, qr/not a member|"payshard_n$nine" does not exist/, 60);
+is($c->sql(1, "SELECT count(*) FROM payshard.events WHERE kind = 'node_started' AND node = 'n$nine'"), '1',
+	'and does not begin anew in the name of the next one');
+$c->stop($eight);
+$c->sql(1, "SELECT payshard.remove_node('n$nine')");
+$c->stop($nine);
+
+# The node with the lowest number sees to removals, but not to its own.
+$c->sql($seven, "SELECT payshard.remove_node('n1')");
+is($c->sql($seven, "SELECT string_agg(name, ' ' ORDER BY name) FROM payshard.nodes"), "n$six n$seven", 'the first node is removed, too');
+$c->stop(1);
 done_testing();
