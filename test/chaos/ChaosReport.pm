@@ -116,6 +116,14 @@ sub _seconds_within
 	return $seconds;
 }
 
+# Those of the intervals that lie in a round, as text, in seconds since its begin.
+sub _intervals
+{
+	my ($round, @intervals) = @_;
+	return join '', map { sprintf ' [%.1f to %.1f%s]', $_->[0] - $round->{begun}, $_->[1] - $round->{begun}, defined $_->[2] ? ", $_->[2]" : '' }
+	  sort { $a->[0] <=> $b->[0] } grep { $_->[1] > $round->{begun} && $_->[0] < $round->{ended} } @intervals;
+}
+
 # compare: at the end, when all nodes have told each other what they noticed: for each round and shard the seconds
 # that clients saw it stand still, beside those in the incidents of which payshard.availability is made.
 sub compare
@@ -146,7 +154,8 @@ SQL
 			$sum->{stood} += $stood;
 			$sum->{said} += $said;
 			$self->{worst} = $apart if $apart > $self->{worst};
-			print sprintf("differs: %s at %.1f, shard %d: clients %.1f s, availability %.1f s\n", $round->{name}, $round->{begun}, $shard, $stood, $said)
+			print sprintf("differs: %s at %.1f, shard %d: clients %.1f s%s; availability %.1f s%s\n", $round->{name}, $round->{begun}, $shard,
+				$stood, _intervals($round, @{ $round->{stood}{$shard} }), $said, _intervals($round, @{ $down{$shard} // [] }))
 			  if $apart > $tolerance_s;
 		}
 	}
