@@ -901,6 +901,8 @@ CREATE TABLE payshard.event_log (
 	node int NOT NULL,
 	since timestamptz,
 	detail text,
+	until timestamptz,
+	shards int[],
 	PRIMARY KEY (observer, id)
 );
 COMMENT ON TABLE payshard.event_log IS 'what nodes have noticed and what is no change of the map; every node writes its own rows (observer) and keeps copies of the others''';
@@ -972,8 +974,9 @@ FROM (SELECT m.epoch, m.value, m.changed_at, m.reason, lag(m.value) OVER (ORDER 
 	FROM payshard.map_history m) h
 CROSS JOIN LATERAL payshard.map_changes(h.before, h.value) c
 UNION ALL
-SELECT NULL, l.at, l.kind, coalesce(n.name, 'node ' || l.node), NULL,
-	CASE WHEN l.since IS NOT NULL THEN 'last heard ' || l.since ELSE l.detail END, NULL,
+SELECT NULL, coalesce(l.until, l.at), l.kind, coalesce(n.name, 'node ' || l.node), l.shards,
+	CASE WHEN l.kind LIKE 'payments%' THEN l.detail || ' since ' || l.since
+		WHEN l.since IS NOT NULL THEN 'last heard ' || l.since ELSE l.detail END, NULL,
 	coalesce(o.name, 'node ' || l.observer)
 FROM payshard.event_log l
 LEFT JOIN payshard.show_nodes() n ON n.node_id = l.node
@@ -981,12 +984,37 @@ LEFT JOIN payshard.show_nodes() o ON o.node_id = l.observer;
 COMMENT ON VIEW payshard.events IS 'all that has happened: changes of the map, the same on all nodes, and what nodes have noticed besides; order it by at';
 COMMENT ON COLUMN payshard.events.epoch IS 'map in which it is first so; null: no change of the map';
 COMMENT ON COLUMN payshard.events.at IS 'when, by the clock of the node that proposed the map, never before the map before; or by the observer''s';
-COMMENT ON COLUMN payshard.events.kind IS 'node_added, node_set, node_started, node_failed, node_settling, node_settled, node_removed; placement_out, placement_joining, placement_in_sync, placement_dropped; primary_changed, shard_recovering, shard_open; maintenance_started, maintenance_ended; peer_lost, peer_heard, not_failed_over, divergence, stranger, drill_started, drill_ended';
+COMMENT ON COLUMN payshard.events.kind IS 'node_added, node_set, node_started, node_failed, node_settling, node_settled, node_removed; placement_out, placement_joining, placement_in_sync, placement_dropped; primary_changed, shard_recovering, shard_open; maintenance_started, maintenance_ended; peer_lost, peer_heard, not_failed_over, divergence, stranger, drill_started, drill_ended; payments_stopped, payments_resumed (see payshard.stops)';
 COMMENT ON COLUMN payshard.events.node IS 'the node it is about; of primary_changed: the new primary; of shard_recovering: the node that is to be settled';
 COMMENT ON COLUMN payshard.events.shards IS 'shards it is about';
 COMMENT ON COLUMN payshard.events.detail IS 'particulars';
 COMMENT ON COLUMN payshard.events.reason IS 'why the map was changed';
 COMMENT ON COLUMN payshard.events.observer IS 'node that has noticed it; null: in the map';
+
+CREATE VIEW payshard.stops AS
+WITH said AS (
+	SELECT l.observer, l.id, l.kind, l.at, l.detail, l.since, l.until, s AS shard
+	FROM payshard.event_log l, unnest(l.shards) s WHERE l.kind IN ('payments_stopped', 'payments_resumed')
+), change AS (
+	SELECT e.kind, e.at, e.node, s AS shard FROM payshard.events e LEFT JOIN LATERAL unnest(e.shards) s ON true
+	WHERE e.kind IN ('primary_changed', 'node_started')
+)
+SELECT a.observer AS node_id, n.name AS node, a.id AS event, a.detail AS kind, a.shard, a.since, a.at AS noted,
+	-- another node serves it from then on, or this one has started anew: that is in the map
+	least(a.until, (SELECT min(c.at) FROM change c WHERE c.at > a.since AND CASE c.kind
+		WHEN 'primary_changed' THEN c.shard = a.shard AND c.node <> n.name ELSE c.node = n.name END)) AS until
+FROM said a JOIN payshard.show_nodes() n ON n.node_id = a.observer
+WHERE a.kind = 'payments_resumed' OR NOT EXISTS (SELECT FROM said b WHERE b.kind = 'payments_resumed' AND b.observer = a.observer
+	AND b.shard = a.shard AND b.until > a.since AND b.since < a.since + interval '1 s');
+COMMENT ON VIEW payshard.stops IS 'intervals in which a primary could not acknowledge payments of a shard though the map was as before, one row per shard; payments were tried, or the node knows that it served none';
+COMMENT ON COLUMN payshard.stops.node_id IS 'number of the node';
+COMMENT ON COLUMN payshard.stops.node IS 'the primary, which has noticed it';
+COMMENT ON COLUMN payshard.stops.event IS 'id of the row in payshard.event_log';
+COMMENT ON COLUMN payshard.stops.kind IS 'held: commits waited for other copies; failing: payments failed, as the disk was full or a file could not be read; no lease: the node had none; frozen: none of its processes moved';
+COMMENT ON COLUMN payshard.stops.shard IS 'the shard';
+COMMENT ON COLUMN payshard.stops.since IS 'begin: held and failing, of the first payment that waited or failed, but not before the last that was acknowledged';
+COMMENT ON COLUMN payshard.stops.noted IS 'when it was written down';
+COMMENT ON COLUMN payshard.stops.until IS 'end: the next payment is acknowledged, or nobody has tried for 5 s, or another node became primary; null: not yet';
 
 CREATE VIEW payshard.planned AS
 SELECT n.node_id, n.name AS node, 'maintenance' AS kind, e.at AS since, (SELECT min(x.at) FROM payshard.events x
@@ -1034,7 +1062,7 @@ WITH watching AS (
 		SELECT min(q.detected) AS detected FROM payshard.silences q
 		WHERE q.node = m.node_id AND q.last_heard <= m.begun AND q.detected >= s.failed
 	) d ON true
-)
+), told AS (
 SELECT node, CASE WHEN EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = by_map.node_id AND p.kind = 'drill'
 		AND begun >= p.since AND begun <= coalesce(p.until, 'infinity')) THEN 'drill' ELSE kind END AS kind,
 	coalesce(failed, begun) AS failed, least(coalesce(detected, begun), begun) AS detected,
@@ -1053,14 +1081,37 @@ SELECT n.name, 'silent', s.failed, s.detected, NULL, NULL, NULL, NULL, NULL,
 		WHERE h.primary_node <> n.name AND n.name = ANY (h.in_sync)),
 	0, 0, NULL, NULL, EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = n.node_id AND p.until IS NULL)
 FROM silent s JOIN payshard.show_nodes() n USING (node_id)
-WHERE NOT EXISTS (SELECT FROM by_map b WHERE b.node_id = s.node_id AND b.back IS NULL);
-COMMENT ON VIEW payshard.incidents IS 'one row per failure or restart of a node; a node that fails again before it is back in sync is the same incident';
+WHERE NOT EXISTS (SELECT FROM by_map b WHERE b.node_id = s.node_id AND b.back IS NULL)
+), told_shard AS (
+	SELECT s AS shard, tstzrange(t.failed, greatest(t.failed, coalesce(t.open_again, pg_catalog.now()))) AS span
+	FROM told t, unnest(t.shards) s WHERE t.kind <> 'rebuild'
+	UNION ALL
+	SELECT s, tstzrange(t.failed, greatest(t.failed, coalesce(t.resumed, pg_catalog.now())))
+	FROM told t, unnest(t.paused) s WHERE t.kind <> 'rebuild'
+), stop AS (
+	-- what those tell already is not told twice
+	SELECT p.*, tstzmultirange(tstzrange(p.since, greatest(p.since, coalesce(p.until, pg_catalog.now()))))
+		- coalesce((SELECT range_agg(t.span) FROM told_shard t WHERE t.shard = p.shard), '{}') AS rest
+	FROM payshard.stops p
+)
+SELECT * FROM told
+UNION ALL
+SELECT s.node, s.kind, min(lower(s.rest)), least(greatest(min(lower(s.rest)), min(s.noted)), max(upper(s.rest))),
+	CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END, CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END, NULL,
+	CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END, CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END,
+	array_agg(s.shard ORDER BY s.shard), '{}', 0, 0, NULL, NULL,
+	EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = s.node_id AND min(s.since) >= p.since
+		AND min(s.since) <= coalesce(p.until, 'infinity'))
+FROM stop s
+WHERE payshard.total_seconds(s.rest) >= 0.5
+GROUP BY s.node_id, s.node, s.event, s.kind;
+COMMENT ON VIEW payshard.incidents IS 'one row per failure or restart of a node, and per interval in which it could not take payments though the map stayed as it was; a node that fails again before it is back in sync is the same incident';
 COMMENT ON COLUMN payshard.incidents.node IS 'the node';
-COMMENT ON COLUMN payshard.incidents.kind IS 'failover: its shards got other primaries; restart: it came back by itself; left out: its copies left the in-sync sets; rebuild: a full copy was asked for; drill: any of these while payshard.drill() ran; silent: it does not answer any node that watches, and nothing is decided yet';
+COMMENT ON COLUMN payshard.incidents.kind IS 'failover: its shards got other primaries; restart: it came back by itself; left out: its copies left the in-sync sets; rebuild: a full copy was asked for; drill: any of these while payshard.drill() ran; silent: it does not answer any node that watches, and nothing is decided yet; held, failing, no lease, frozen: of payshard.stops, less the time that other incidents of these shards tell';
 COMMENT ON COLUMN payshard.incidents.failed IS 'its last answer to any node; where nobody has noted one: the time of the map with which the incident begins';
 COMMENT ON COLUMN payshard.incidents.detected IS 'when a node noticed first';
-COMMENT ON COLUMN payshard.incidents.decided IS 'map in which it is failed over, started again or left out';
-COMMENT ON COLUMN payshard.incidents.open_again IS 'map in which all shards that it was primary of are open';
+COMMENT ON COLUMN payshard.incidents.decided IS 'map in which it is failed over, started again or left out; where no map has changed, as open_again';
+COMMENT ON COLUMN payshard.incidents.open_again IS 'map in which all shards that it was primary of are open; where no map has changed: when the last of its shards took payments again';
 COMMENT ON COLUMN payshard.incidents.resumed IS 'map from which on no other primary waited for its answer';
 COMMENT ON COLUMN payshard.incidents.returned IS 'map in which it takes part again';
 COMMENT ON COLUMN payshard.incidents.back_in_sync IS 'map in which it is settled and all its copies are in sync; null: not yet';
@@ -1079,6 +1130,8 @@ WITH cluster AS (
 	SELECT node, min(at) AS since FROM payshard.events WHERE kind = 'node_added' GROUP BY node
 ), incident AS (
 	SELECT * FROM payshard.incidents WHERE kind <> 'rebuild'
+), stop AS (
+	SELECT p.*, tstzrange(p.since, greatest(p.since, coalesce(p.until, pg_catalog.now()))) AS span FROM payshard.stops p
 ), watched AS (
 	SELECT coalesce(range_agg(tstzrange(since, CASE WHEN until > pg_catalog.now() - interval '15 seconds'
 		THEN greatest(until, pg_catalog.now()) ELSE until + interval '5 seconds' END)), '{}') AS spans
@@ -1088,10 +1141,12 @@ WITH cluster AS (
 	FROM payshard.planned p GROUP BY p.node_id
 ), shard_outage AS (
 	SELECT s AS shard, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(i.open_again, pg_catalog.now()))) AS span
-	FROM incident i, unnest(i.shards) s
+	FROM incident i, unnest(i.shards) s WHERE i.kind NOT IN ('held', 'failing', 'no lease', 'frozen')
 	UNION ALL
 	SELECT s, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(i.resumed, pg_catalog.now())))
 	FROM incident i, unnest(i.paused) s
+	UNION ALL
+	SELECT p.shard, p.node, p.span FROM stop p
 ), subject AS (
 	SELECT 'cluster' AS scope, c.since, m.name, 0 AS place,
 		(SELECT coalesce(range_agg(o.span), '{}') FROM shard_outage o) AS outages,
@@ -1101,7 +1156,8 @@ WITH cluster AS (
 	UNION ALL
 	SELECT 'node', a.since, n.name, n.node_id,
 		(SELECT coalesce(range_agg(tstzrange(i.failed, greatest(i.failed, coalesce(i.returned, pg_catalog.now())))), '{}')
-			FROM incident i WHERE i.node = n.name),
+			-- with commits that are held or fail it still takes part
+			FROM incident i WHERE i.node = n.name AND i.kind NOT IN ('held', 'failing')),
 		(SELECT coalesce(range_agg(x), '{}') FROM maintenance p, unnest(p.spans) x WHERE p.node_id = n.node_id)
 	FROM payshard.show_nodes() n JOIN added a ON a.node = n.name
 	UNION ALL
@@ -1125,13 +1181,13 @@ SELECT scope, name, since, window_s, window_s - down_s - planned_s - unknown_s A
 		THEN floor(-log((down_s / (window_s - planned_s - unknown_s))::numeric))::int ELSE 0 END AS nines
 FROM measured
 ORDER BY scope, place;
-COMMENT ON VIEW payshard.availability IS 'uptime / total time of the cluster, of every node and shard, from the intervals of payshard.incidents; planned and unknown time are kept apart and belong to neither';
+COMMENT ON VIEW payshard.availability IS 'uptime / total time of the cluster, of every node and shard, from the intervals of payshard.incidents and payshard.stops; what lies in several of them counts once; planned and unknown time are kept apart and belong to neither';
 COMMENT ON COLUMN payshard.availability.scope IS 'cluster: down while any shard is; node: down while it does not take part; shard: down while payments in it cannot commit';
 COMMENT ON COLUMN payshard.availability.name IS 'node or shard';
 COMMENT ON COLUMN payshard.availability.since IS 'begin of the time that is looked at: the cluster''s creation, or the addition of the node';
 COMMENT ON COLUMN payshard.availability.window_s IS 'seconds from then until now';
 COMMENT ON COLUMN payshard.availability.up_s IS 'seconds up';
-COMMENT ON COLUMN payshard.availability.down_s IS 'seconds down: from the last answer of the node that failed until its shards were open';
+COMMENT ON COLUMN payshard.availability.down_s IS 'seconds down: from the last answer of the node that failed until its shards were open, and stops without a change of the map of half a second or more';
 COMMENT ON COLUMN payshard.availability.planned_s IS 'seconds down within maintenance and drills (payshard.planned)';
 COMMENT ON COLUMN payshard.availability.unknown_s IS 'seconds in which no node watched';
 COMMENT ON COLUMN payshard.availability.availability IS 'up_s / (up_s + down_s)';
@@ -1163,7 +1219,7 @@ COMMENT ON COLUMN payshard.recovery_stats.mttr_s IS 'mean time to recovery: from
 COMMENT ON COLUMN payshard.recovery_stats.mtbf_s IS 'mean time between failures: uptime of the cluster / incidents';
 COMMENT ON COLUMN payshard.recovery_stats.worst_s IS 'longest such time';
 COMMENT ON COLUMN payshard.recovery_stats.p95_s IS '95 of 100 were not longer than this';
-COMMENT ON COLUMN payshard.recovery_stats.fault_s IS 'fault time: from failed to decided, all incidents together';
+COMMENT ON COLUMN payshard.recovery_stats.fault_s IS 'fault time: from failed to decided, all incidents together; where no map has changed, until payments were taken again';
 COMMENT ON COLUMN payshard.recovery_stats.recovery_s IS 'recovery time: from decided until the last shard accepts payments again';
 COMMENT ON COLUMN payshard.recovery_stats.unavailability_ratio IS '(fault time + recovery time) / total time, where incidents that overlap count once and planned and unknown time not at all';
 COMMENT ON COLUMN payshard.recovery_stats.transactions_lost IS 'acknowledged transactions lost; anything but 0 is a bug';
@@ -1231,6 +1287,7 @@ BEGIN
 	SELECT result || coalesce(E'\n\nlast incidents\n' || string_agg(format('  %s  %-8s %-8s %s', to_char(i.failed, 'YYYY-MM-DD HH24:MI:SS.MS'),
 			i.node, i.kind, CASE
 				WHEN i.kind = 'silent' THEN 'nothing decided yet; see payshard.failover()'
+				WHEN i.open_again IS NULL AND i.epoch IS NULL THEN 'payments wait, or fail'
 				WHEN i.open_again IS NULL THEN 'shards not open yet'
 				ELSE format('payments waited %s s, %s', round(extract(epoch FROM greatest(
 					CASE WHEN i.shards <> '{}' THEN i.open_again END, CASE WHEN i.paused <> '{}' THEN i.resumed END) - i.failed), 3),
@@ -1250,7 +1307,7 @@ DO $$
 DECLARE
 	f regprocedure;
 	v regclass;
-	views constant text[] := '{nodes,leases,shards,placements,moves,balance,jobs,tables,replication,in_doubt,stat_commits,silences,events,planned,incidents,availability,recovery_stats}';
+	views constant text[] := '{nodes,leases,shards,placements,moves,balance,jobs,tables,replication,in_doubt,stat_commits,silences,events,stops,planned,incidents,availability,recovery_stats}';
 	for_monitor constant text[] := '{show_nodes,show_leases,show_shards,show_placements,show_moves,show_balance,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}';
 	for_admin constant text[] := '{create_cluster,add_node,remove_node,set_node,failover,switchover,rebuild_node,start_maintenance,stop_maintenance,drill,rebalance_plan,rebalance_start,rebalance_wait,rebalance_stop,verify,repair,stat_reset,resolve_in_doubt,grant_peer}';
 BEGIN

@@ -6,9 +6,12 @@
  * (a) Silences: a node that does not answer, with the time of its last answer,
  *	   and that it is back.  A silence shorter than PS_SILENCE_MS is no event,
  *	   unless the node has a new incarnation after it.
- * (b) This node watches: payshard.watch_span is extended, so that time in which
+ * (b) Outages: when this node could not acknowledge payments of its shards
+ *	   though the map says nothing of it (node/outage.h).  What lasts is written
+ *	   down once, too: the node may not live to see its end.
+ * (c) This node watches: payshard.watch_span is extended, so that time in which
  *	   nobody looked is known as such.
- * (c) From every node that answers: maps that this node has missed, and what
+ * (d) From every node that answers: maps that this node has missed, and what
  *	   the other has written down since.  All nodes end up with the same rows.
  */
 #include "postgres.h"
@@ -22,6 +25,7 @@
 #include "node/event.h"
 #include "node/lease.h"
 #include "node/map.h"
+#include "node/outage.h"
 #include "node/settings.h"
 #include "node/silence.h"
 #include "utils/builtins.h"
@@ -30,6 +34,7 @@
 
 #define PS_SILENCE_MS 1000
 #define PS_SPAN_MS 5000
+#define PS_SAME_MS 500			/* two begins this near each other are of one outage */
 #define PS_RECORD_CALL_MS 1000	/* the other duties wait meanwhile */
 
 /* What has been logged about one node. */
@@ -88,6 +93,64 @@ note_silence(const PsMapNode *node)
 	last->incarnation = node->incarnation;
 }
 
+static void
+write_outage(const char *kind, const PsOutage *outage)
+{
+	int		   *shards = palloc(sizeof(int) * PS_SHARDS_MAX);
+	int			n = 0;
+
+	for (int s = 0; s < PS_SHARDS_MAX; s++)
+		if (outage->shards[s / 64] & (UINT64CONST(1) << (s % 64)))
+			shards[n++] = s;
+	ps_event_write_span(kind, ps_map_self(), outage->since, outage->until, shards, n,
+						ps_outage_name(outage->cause));
+}
+
+/* Of an outage that lasts: the shards of which it has not been written down. */
+static bool
+take_news(PsOutage *outage)
+{
+	static TimestampTz written[PS_SHARDS_MAX];
+	bool		has = false;
+
+	for (int s = 0; s < PS_SHARDS_MAX; s++)
+	{
+		uint64		bit = UINT64CONST(1) << (s % 64);
+
+		if ((outage->shards[s / 64] & bit) == 0)
+			continue;
+		if (outage->since <= written[s] + PS_SAME_MS * INT64CONST(1000))
+			outage->shards[s / 64] &= ~bit;
+		else
+		{
+			written[s] = outage->since;
+			has = true;
+		}
+	}
+	return has;
+}
+
+/* (b) */
+static void
+note_outages(void)
+{
+	static PsOutage outages[PS_OUTAGES_MAX];
+	int			n = ps_outage_ended(outages, PS_OUTAGES_MAX);
+
+	for (int i = 0; i < n; i++)
+		write_outage("payments_resumed", &outages[i]);
+	if (n > 0)
+	{
+		CommitTransactionCommand();
+		StartTransactionCommand();
+		ps_outage_forget(n);
+	}
+	n = ps_outage_lasting(outages, PS_OUTAGES_MAX);
+	for (int i = 0; i < n; i++)
+		if (take_news(&outages[i]))
+			write_outage("payments_stopped", &outages[i]);
+}
+
 /*
  * Silences that a former run of the keeper has left open: their end was not
  * seen, unless they last.
@@ -112,7 +175,7 @@ close_stale(const PsMap *map)
 	}
 }
 
-/* (b) */
+/* (c) */
 static void
 extend_span(void)
 {
@@ -158,7 +221,7 @@ fetch(PGconn *conn, const char *sql, char *arg, const char *insert)
 	return ok;
 }
 
-/* (c) for one node */
+/* (d) for one node */
 static void
 catch_up(const PsMapNode *node)
 {
@@ -207,7 +270,10 @@ ps_duty_record(void)
 	PsMap	   *map;
 	bool		is_due = GetCurrentTimestamp() >= next;
 
-	if (ps_map_incarnation() == 0 || (map = ps_map_copy()) == NULL)
+	if (ps_map_incarnation() == 0)
+		return false;
+	note_outages();
+	if ((map = ps_map_copy()) == NULL)
 		return false;
 	for (int i = 0; i < map->n_nodes; i++)
 		if (map->nodes[i].id != ps_map_self())

@@ -32,6 +32,7 @@
 #include "node/fault.h"
 #include "node/lease.h"
 #include "node/map.h"
+#include "node/outage.h"
 #include "node/settings.h"
 #include "port/pg_bitutils.h"
 #include "utils/wait_event.h"
@@ -97,6 +98,8 @@ work_out(void)
 			if (as_long >= needed)
 				until = LEASE->granted_until[i];
 		}
+	if (until == 0 && pg_atomic_read_u64(&LEASE->until) != 0)
+		LEASE->lost_us = Min(ps_clock_us(), pg_atomic_read_u64(&LEASE->until));
 	pg_atomic_write_u64(&LEASE->until, until);
 }
 
@@ -105,6 +108,7 @@ ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 				 uint64 sent_us, uint32 promised_ms)
 {
 	uint64		us = (uint64) promised_ms * 1000;
+	uint64		lost = ps_lease_lost_us();
 
 	SpinLockAcquire(&LEASE->lock);
 	if (promised_ms > 0 && epoch >= LEASE->since_epoch &&
@@ -115,6 +119,19 @@ ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 		work_out();
 	}
 	SpinLockRelease(&LEASE->lock);
+	if (lost != 0 && ps_lease_held())
+		ps_outage_node(lost, PS_OUTAGE_NO_LEASE);
+}
+
+uint64
+ps_lease_lost_us(void)
+{
+	uint64		until = pg_atomic_read_u64(&LEASE->until);
+
+	if (until > ps_clock_us())
+		return 0;
+	/* before it took its incarnation it served nothing: the map tells */
+	return Max(until != 0 ? until : LEASE->lost_us, pg_atomic_read_u64(&ps_shared->started_us));
 }
 
 void
@@ -136,6 +153,24 @@ has_gained(const PsMap *old, const PsMap *map)
 	return false;
 }
 
+/*
+ * With the lock held: what was withheld so that a node could be deposed was withheld
+ * from the start of it that was suspected.  A majority has let it start again: to
+ * let it wait any longer would only keep its shards closed.
+ */
+static void
+welcome(const PsMap *old, const PsMap *map)
+{
+	for (int i = 0; i < map->n_nodes; i++)
+	{
+		const PsMapNode *node = &map->nodes[i];
+		const PsMapNode *before = ps_map_node((PsMap *) old, node->id);
+
+		if (before && before->incarnation != node->incarnation)
+			LEASE->withheld_until[node->id] = 0;
+	}
+}
+
 void
 ps_lease_map_adopted(const PsMap *old, const PsMap *map)
 {
@@ -143,6 +178,8 @@ ps_lease_map_adopted(const PsMap *old, const PsMap *map)
 	bool		is_anew = old == NULL || has_gained(old, map) || others != LEASE->others;
 
 	SpinLockAcquire(&LEASE->lock);
+	if (old)
+		welcome(old, map);
 	LEASE->epoch = map->epoch;
 	if (others != LEASE->others)
 		LEASE->voters_since = ps_clock_us();

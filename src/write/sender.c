@@ -30,6 +30,7 @@
 #include "node/fault.h"
 #include "node/lease.h"
 #include "node/map.h"
+#include "node/outage.h"
 #include "node/settings.h"
 #include "node/silence.h"
 #include "node/stats.h"
@@ -577,6 +578,7 @@ payshard_sender_main(Datum arg)
 	{
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
+		ps_outage_beat();
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
