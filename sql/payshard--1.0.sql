@@ -949,6 +949,11 @@ CREATE FUNCTION payshard.map_incidents(OUT epoch bigint, OUT node text, OUT node
 	AS 'MODULE_PATHNAME', 'payshard_map_incidents';
 COMMENT ON FUNCTION payshard.map_incidents IS 'incidents by the maps alone; see payshard.incidents';
 
+CREATE FUNCTION payshard.map_times(OUT epoch bigint, OUT at timestamptz)
+	RETURNS SETOF record LANGUAGE c STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'payshard_map_times';
+COMMENT ON FUNCTION payshard.map_times IS 'when each map was chosen: as its proposer noted it, but for clocks that had jumped: most of the times that rise together are believed, none that lies ahead';
+
 CREATE FUNCTION payshard.total_seconds(spans tstzmultirange) RETURNS double precision
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
 $$SELECT coalesce(sum(extract(epoch FROM upper(r) - lower(r))), 0)::double precision FROM unnest(spans) r$$;
@@ -968,10 +973,10 @@ COMMENT ON COLUMN payshard.silences.detected IS 'when this was noticed';
 COMMENT ON COLUMN payshard.silences.heard_again IS 'when it took part again; null: not yet';
 
 CREATE VIEW payshard.events AS
-SELECT h.epoch, max(h.changed_at) OVER (ORDER BY h.epoch) AS at, c.kind, c.node, c.shards, c.detail, h.reason,
+SELECT h.epoch, h.at, c.kind, c.node, c.shards, c.detail, h.reason,
 	NULL::text AS observer
-FROM (SELECT m.epoch, m.value, m.changed_at, m.reason, lag(m.value) OVER (ORDER BY m.epoch) AS before
-	FROM payshard.map_history m) h
+FROM (SELECT m.epoch, m.value, t.at, m.reason, lag(m.value) OVER (ORDER BY m.epoch) AS before
+	FROM payshard.map_history m JOIN payshard.map_times() t USING (epoch)) h
 CROSS JOIN LATERAL payshard.map_changes(h.before, h.value) c
 UNION ALL
 SELECT NULL, coalesce(l.until, l.at), l.kind, coalesce(n.name, 'node ' || l.node), l.shards,
@@ -983,7 +988,7 @@ LEFT JOIN payshard.show_nodes() n ON n.node_id = l.node
 LEFT JOIN payshard.show_nodes() o ON o.node_id = l.observer;
 COMMENT ON VIEW payshard.events IS 'all that has happened: changes of the map, the same on all nodes, and what nodes have noticed besides; order it by at';
 COMMENT ON COLUMN payshard.events.epoch IS 'map in which it is first so; null: no change of the map';
-COMMENT ON COLUMN payshard.events.at IS 'when, by the clock of the node that proposed the map, never before the map before; or by the observer''s';
+COMMENT ON COLUMN payshard.events.at IS 'when, by the clock of the node that proposed the map, unless that contradicts the others (payshard.map_times); or by the observer''s';
 COMMENT ON COLUMN payshard.events.kind IS 'node_added, node_set, node_started, node_failed, node_settling, node_settled, node_removed; placement_out, placement_joining, placement_in_sync, placement_dropped; primary_changed, shard_recovering, shard_open; maintenance_started, maintenance_ended; peer_lost, peer_heard, not_failed_over, divergence, stranger, drill_started, drill_ended; payments_stopped, payments_resumed (see payshard.stops)';
 COMMENT ON COLUMN payshard.events.node IS 'the node it is about; of primary_changed: the new primary; of shard_recovering: the node that is to be settled';
 COMMENT ON COLUMN payshard.events.shards IS 'shards it is about';
@@ -1125,7 +1130,7 @@ COMMENT ON COLUMN payshard.incidents.planned IS 'was the node expected to be dow
 
 CREATE VIEW payshard.availability AS
 WITH cluster AS (
-	SELECT min(changed_at) AS since, pg_catalog.now() AS until FROM payshard.map_history HAVING count(*) > 0
+	SELECT min(at) AS since, pg_catalog.now() AS until FROM payshard.map_times() HAVING count(*) > 0
 ), added AS (
 	SELECT node, min(at) AS since FROM payshard.events WHERE kind = 'node_added' GROUP BY node
 ), incident AS (
@@ -1308,7 +1313,7 @@ DECLARE
 	f regprocedure;
 	v regclass;
 	views constant text[] := '{nodes,leases,shards,placements,moves,balance,jobs,tables,replication,in_doubt,stat_commits,silences,events,stops,planned,incidents,availability,recovery_stats}';
-	for_monitor constant text[] := '{show_nodes,show_leases,show_shards,show_placements,show_moves,show_balance,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}';
+	for_monitor constant text[] := '{show_nodes,show_leases,show_shards,show_placements,show_moves,show_balance,show_replication,show_stats,journal_entries,map_changes,map_incidents,map_times,total_seconds,status,ring}';
 	for_admin constant text[] := '{create_cluster,add_node,remove_node,set_node,failover,switchover,rebuild_node,start_maintenance,stop_maintenance,drill,rebalance_plan,rebalance_start,rebalance_wait,rebalance_stop,verify,repair,stat_reset,resolve_in_doubt,grant_peer}';
 BEGIN
 	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace

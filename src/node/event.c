@@ -35,7 +35,8 @@ void
 ps_event_write_span(const char *kind, uint32 node, TimestampTz since, TimestampTz until,
 					const int *shards, int n, const char *detail)
 {
-	Oid			types[7] = {INT4OID, TEXTOID, INT4OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID, INT4ARRAYOID};
+	Oid			types[7] = {INT4OID, TEXTOID, INT4OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID,
+	INT4ARRAYOID};
 	Datum		values[7];
 	char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
 

@@ -71,6 +71,22 @@ ps_lease_init(PsSharedLease *lease)
 }
 
 /*
+ * With the lock held: the lease is to last until then.  An answer that comes late
+ * makes it last longer in the past, when nobody knew of it: it was lost before.
+ */
+static void
+note_lost(uint64 until)
+{
+	uint64		was = pg_atomic_read_u64(&LEASE->until);
+	uint64		now = ps_clock_us();
+
+	if (until > now)
+		LEASE->lost_us = 0;
+	else if (LEASE->lost_us == 0)
+		LEASE->lost_us = Min(was, now);
+}
+
+/*
  * With the lock held: until when may this node serve?  By the promises of so
  * many others that it is, with itself, in a majority.
  */
@@ -98,8 +114,7 @@ work_out(void)
 			if (as_long >= needed)
 				until = LEASE->granted_until[i];
 		}
-	if (until == 0 && pg_atomic_read_u64(&LEASE->until) != 0)
-		LEASE->lost_us = Min(ps_clock_us(), pg_atomic_read_u64(&LEASE->until));
+	note_lost(until);
 	pg_atomic_write_u64(&LEASE->until, until);
 }
 
@@ -127,11 +142,15 @@ uint64
 ps_lease_lost_us(void)
 {
 	uint64		until = pg_atomic_read_u64(&LEASE->until);
+	uint64		lost;
 
 	if (until > ps_clock_us())
 		return 0;
+	SpinLockAcquire(&LEASE->lock);
+	lost = LEASE->lost_us != 0 ? LEASE->lost_us : until;
+	SpinLockRelease(&LEASE->lock);
 	/* before it took its incarnation it served nothing: the map tells */
-	return Max(until != 0 ? until : LEASE->lost_us, pg_atomic_read_u64(&ps_shared->started_us));
+	return Max(lost, pg_atomic_read_u64(&ps_shared->started_us));
 }
 
 void

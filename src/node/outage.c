@@ -76,7 +76,8 @@ merge_or_add(const PsOutage *outage)
 	PsOutage   *into = NULL;
 
 	for (int i = OUTAGES->n_ended - 1; i >= 0 && into == NULL; i--)
-		if (OUTAGES->ended[i].cause == outage->cause && is_near(OUTAGES->ended[i].since, outage->since) &&
+		if (OUTAGES->ended[i].cause == outage->cause &&
+			is_near(OUTAGES->ended[i].since, outage->since) &&
 			is_near(OUTAGES->ended[i].until, outage->until))
 			into = &OUTAGES->ended[i];
 	if (into == NULL && OUTAGES->n_ended < PS_OUTAGES_MAX)

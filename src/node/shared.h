@@ -132,7 +132,8 @@ typedef struct PsSharedLease
 	PsNodeSet	others;			/* voters of the adopted map, without this node */
 	uint64		epoch;			/* of that map */
 	uint64		since_epoch;	/* what was asked under an older map does not count */
-	uint64		lost_us;		/* when `until` became 0 last */
+	uint64		lost_us;		/* since when there is none; 0 = there is one, or was when
+								 * `until` was worked out last */
 	uint64		barred_epoch;	/* nothing is served before this map is adopted */
 	uint64		missed_since;	/* the keeper's: when it saw a lease last */
 	uint64		granted_until[PS_NODES_MAX];	/* by each voter, less the margin */

@@ -13,8 +13,7 @@
  * shards: what nobody could write until "open again" (it was their primary).
  * paused: what waited for its answer until "resumed" (it was in sync there).
  *
- * Clocks of proposers may differ: a map counts as chosen no earlier than the
- * one before.
+ * When a map was chosen: times.c.
  */
 #include "postgres.h"
 
@@ -357,7 +356,8 @@ step(PsOut *out, Incident *incidents, PsMap *before, PsMap *after, TimestampTz a
 static void
 walk_history(PsOut *out, Incident *incidents)
 {
-	Portal		portal = SPI_cursor_open_with_args(NULL, "SELECT value, changed_at FROM payshard.map_history ORDER BY epoch",
+	Portal		portal = SPI_cursor_open_with_args(NULL, "SELECT h.value, t.at FROM payshard.map_history h "
+												   "JOIN payshard.map_times() t USING (epoch) ORDER BY h.epoch",
 												   0, NULL, NULL, NULL, true, 0);
 	PsMap	   *before = NULL;
 	TimestampTz at = 0;
@@ -375,7 +375,7 @@ walk_history(PsOut *out, Incident *incidents)
 		row = SPI_tuptable->vals[0];
 		desc = SPI_tuptable->tupdesc;
 		after = read_map(DatumGetByteaPP(SPI_getbinval(row, desc, 1, &isnull)));
-		at = Max(at, DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &isnull)));
+		at = DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &isnull));
 		if (before)
 		{
 			step(out, incidents, before, after, at);

@@ -18,6 +18,7 @@ INSERT INTO promised VALUES
 	('stat_commits', '{commits,aborts,unknown_outcomes,wait_ms,wait_ms_max,batches,records,sent_bytes,apply_transactions,apply_records,stats_reset}'),
 	('silences', '{observer,node,last_heard,detected,heard_again}'),
 	('events', '{epoch,at,kind,node,shards,detail,reason,observer}'),
+	('stops', '{node_id,node,event,kind,shard,since,noted,until}'),
 	('incidents', '{node,kind,failed,detected,decided,open_again,resumed,returned,back_in_sync,shards,paused,transactions_lost,entries_settled,epoch,reason,planned}'),
 	('planned', '{node_id,node,kind,since,until,detail}'),
 	('availability', '{scope,name,since,window_s,up_s,down_s,planned_s,unknown_s,availability,nines}'),
@@ -72,7 +73,7 @@ GRANT pg_monitor TO pgtap_watcher;
 SELECT payshard.grant_peer('pgtap_peer');
 SET ROLE pgtap_watcher;
 SELECT lives_ok('SELECT * FROM payshard.' || view, 'a member of pg_monitor reads ' || view)
-FROM unnest('{availability,events,in_doubt,incidents,planned,recovery_stats,replication,moves,balance,jobs}'::text[]) view;
+FROM unnest('{availability,events,stops,in_doubt,incidents,planned,recovery_stats,replication,moves,balance,jobs}'::text[]) view;
 SELECT lives_ok('SELECT payshard.status()', 'and sees the status');
 SELECT isnt((SELECT conninfo FROM payshard.nodes LIMIT 1), NULL, 'and how nodes are reached');
 SELECT is((SELECT count(*) FROM payshard.nodes WHERE conninfo ~ 'pass|user='), 0::bigint, 'but no user and no password');
