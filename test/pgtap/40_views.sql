@@ -1,7 +1,7 @@
 -- What a user may rely on: the views and their columns, a comment on each, and
 -- who may see and call what.
 BEGIN;
-SELECT plan(74);
+SELECT plan(78);
 
 CREATE TEMP TABLE promised (view text, columns text[]);
 INSERT INTO promised VALUES
