@@ -110,7 +110,7 @@ add_shard(int shard, uint64 from_us, uint64 until_us, PsOutageCause cause)
 {
 	PsOutage	outage = {0};
 
-	if (until_us < from_us + PS_OUTAGE_MS * 1000)
+	if (until_us < from_us || until_us - from_us < PS_OUTAGE_MS * 1000)
 		return;
 	outage.since = time_of(from_us);
 	outage.until = time_of(until_us);
@@ -152,7 +152,8 @@ ps_outage_tried(int shard, uint64 begun_us, PsOutageCause cause)
 	/* nobody had tried for long: that one is over */
 	if (tried != 0 && begun_us > failed + PS_OUTAGE_IDLE_MS * 1000)
 	{
-		add_shard(shard, tried, failed, pg_atomic_read_u32(&door->cause));
+		add_shard(shard, Max(tried, pg_atomic_read_u64(&door->acked_us)), failed,
+				  pg_atomic_read_u32(&door->cause));
 		tried = 0;
 	}
 	pg_atomic_write_u64(&door->failed_us, ps_clock_us());
@@ -258,16 +259,17 @@ ps_outage_lasting(PsOutage *outages, int max)
 		uint64		tried = pg_atomic_read_u64(&door->tried_us);
 		uint64		failed = pg_atomic_read_u64(&door->failed_us);
 		PsOutageCause cause = pg_atomic_read_u32(&door->cause);
+		uint64		from = Max(tried, pg_atomic_read_u64(&door->acked_us));
 
 		if (tried == 0)
 			continue;
 		if (now > failed + PS_OUTAGE_IDLE_MS * 1000)
 		{
 			if (pg_atomic_compare_exchange_u64(&door->tried_us, &tried, 0))
-				add_shard(s, tried, failed, cause);
+				add_shard(s, from, failed, cause);
 		}
-		else if (failed > tried + PS_OUTAGE_MS * 1000)
-			n = gather(outages, n, max, s, time_of(tried), cause);
+		else if (failed > from + PS_OUTAGE_MS * 1000)
+			n = gather(outages, n, max, s, time_of(from), cause);
 	}
 	if (n < max && lost != 0 && ps_map_incarnation() != 0 && now > lost + PS_OUTAGE_MS * 1000)
 	{
