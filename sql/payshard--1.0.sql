@@ -944,6 +944,7 @@ COMMENT ON FUNCTION payshard.map_changes IS 'what is different in the second of 
 CREATE FUNCTION payshard.map_incidents(OUT epoch bigint, OUT node text, OUT node_id int, OUT kind text,
 	OUT begun timestamptz, OUT decided timestamptz, OUT open_again timestamptz, OUT resumed timestamptz,
 	OUT returned timestamptz, OUT back timestamptz, OUT shards int[], OUT paused int[],
+	OUT opened timestamptz[], OUT went_on timestamptz[],
 	OUT entries bigint, OUT reason text)
 	RETURNS SETOF record LANGUAGE c STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'payshard_map_incidents';
@@ -1076,7 +1077,8 @@ SELECT node, CASE WHEN EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = 
 		WHERE h.primary_node = by_map.node) ELSE shards END AS shards, paused,
 	0::bigint AS transactions_lost, entries AS entries_settled, epoch, reason,
 	EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = by_map.node_id
-		AND begun >= p.since AND begun <= coalesce(p.until, 'infinity')) AS planned
+		AND begun >= p.since AND begun <= coalesce(p.until, 'infinity')) AS planned,
+	CASE WHEN NOT is_silent THEN opened END AS opened, went_on
 FROM by_map
 UNION ALL
 SELECT n.name, 'silent', s.failed, s.detected, NULL, NULL, NULL, NULL, NULL,
@@ -1084,15 +1086,15 @@ SELECT n.name, 'silent', s.failed, s.detected, NULL, NULL, NULL, NULL, NULL,
 		WHERE h.primary_node = n.name),
 	(SELECT coalesce(array_agg(h.shard ORDER BY h.shard), '{}') FROM payshard.show_shards() h
 		WHERE h.primary_node <> n.name AND n.name = ANY (h.in_sync)),
-	0, 0, NULL, NULL, EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = n.node_id AND p.until IS NULL)
+	0, 0, NULL, NULL, EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = n.node_id AND p.until IS NULL), NULL, NULL
 FROM silent s JOIN payshard.show_nodes() n USING (node_id)
 WHERE NOT EXISTS (SELECT FROM by_map b WHERE b.node_id = s.node_id AND b.back IS NULL)
 ), told_shard AS (
-	SELECT s AS shard, tstzrange(t.failed, greatest(t.failed, coalesce(t.open_again, pg_catalog.now()))) AS span
-	FROM told t, unnest(t.shards) s WHERE t.kind <> 'rebuild'
+	SELECT s.shard, tstzrange(t.failed, greatest(t.failed, coalesce(s.at, pg_catalog.now()))) AS span
+	FROM told t, unnest(t.shards, t.opened) s(shard, at) WHERE t.kind <> 'rebuild'
 	UNION ALL
-	SELECT s, tstzrange(t.failed, greatest(t.failed, coalesce(t.resumed, pg_catalog.now())))
-	FROM told t, unnest(t.paused) s WHERE t.kind <> 'rebuild'
+	SELECT s.shard, tstzrange(t.failed, greatest(t.failed, coalesce(s.at, pg_catalog.now())))
+	FROM told t, unnest(t.paused, t.went_on) s(shard, at) WHERE t.kind <> 'rebuild'
 ), stop AS (
 	-- what those tell already is not told twice
 	SELECT p.*, tstzmultirange(tstzrange(p.since, greatest(p.since, coalesce(p.until, pg_catalog.now()))))
@@ -1106,7 +1108,8 @@ SELECT s.node, s.kind, min(lower(s.rest)), least(greatest(min(lower(s.rest)), mi
 	CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END, CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END,
 	array_agg(s.shard ORDER BY s.shard), '{}', 0, 0, NULL, NULL,
 	EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = s.node_id AND min(s.since) >= p.since
-		AND min(s.since) <= coalesce(p.until, 'infinity'))
+		AND min(s.since) <= coalesce(p.until, 'infinity')),
+	array_agg(CASE WHEN s.until IS NOT NULL THEN upper(s.rest) END ORDER BY s.shard), '{}'
 FROM stop s
 WHERE payshard.total_seconds(s.rest) >= 0.5
 GROUP BY s.node_id, s.node, s.event, s.kind;
@@ -1120,13 +1123,15 @@ COMMENT ON COLUMN payshard.incidents.open_again IS 'map in which all shards that
 COMMENT ON COLUMN payshard.incidents.resumed IS 'map from which on no other primary waited for its answer';
 COMMENT ON COLUMN payshard.incidents.returned IS 'map in which it takes part again';
 COMMENT ON COLUMN payshard.incidents.back_in_sync IS 'map in which it is settled and all its copies are in sync; null: not yet';
-COMMENT ON COLUMN payshard.incidents.shards IS 'shards that it was primary of: not written from failed to open_again';
-COMMENT ON COLUMN payshard.incidents.paused IS 'shards of other primaries that waited for it: from failed to resumed';
+COMMENT ON COLUMN payshard.incidents.shards IS 'shards that it was primary of: each not written from failed until it was opened';
+COMMENT ON COLUMN payshard.incidents.paused IS 'shards of other primaries that waited for it: each from failed until it went on';
 COMMENT ON COLUMN payshard.incidents.transactions_lost IS 'acknowledged transactions that are not there any more: 0, as shards only open when all that was journaled is settled, and failover refuses where that cannot be';
 COMMENT ON COLUMN payshard.incidents.entries_settled IS 'journal entries of it that were still undecided somewhere, and were settled (rolled forward, or their abort confirmed)';
 COMMENT ON COLUMN payshard.incidents.epoch IS 'map with which it begins';
 COMMENT ON COLUMN payshard.incidents.reason IS 'reason of that map';
 COMMENT ON COLUMN payshard.incidents.planned IS 'was the node expected to be down (payshard.planned)? Such incidents are not in payshard.recovery_stats, and their time is planned time in payshard.availability';
+COMMENT ON COLUMN payshard.incidents.opened IS 'when each of shards was open again, in their order; null: not yet';
+COMMENT ON COLUMN payshard.incidents.went_on IS 'when each of paused did not wait any more, in their order';
 
 CREATE VIEW payshard.availability AS
 WITH cluster AS (
@@ -1145,11 +1150,11 @@ WITH cluster AS (
 	SELECT p.node_id, range_agg(tstzrange(p.since, coalesce(p.until, pg_catalog.now()))) AS spans
 	FROM payshard.planned p GROUP BY p.node_id
 ), shard_outage AS (
-	SELECT s AS shard, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(i.open_again, pg_catalog.now()))) AS span
-	FROM incident i, unnest(i.shards) s WHERE i.kind NOT IN ('held', 'failing', 'no lease', 'frozen')
+	SELECT s.shard, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(s.at, pg_catalog.now()))) AS span
+	FROM incident i, unnest(i.shards, i.opened) s(shard, at) WHERE i.kind NOT IN ('held', 'failing', 'no lease', 'frozen')
 	UNION ALL
-	SELECT s, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(i.resumed, pg_catalog.now())))
-	FROM incident i, unnest(i.paused) s
+	SELECT s.shard, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(s.at, pg_catalog.now())))
+	FROM incident i, unnest(i.paused, i.went_on) s(shard, at)
 	UNION ALL
 	SELECT p.shard, p.node, p.span FROM stop p
 ), subject AS (

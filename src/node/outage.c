@@ -163,15 +163,16 @@ ps_outage_tried(int shard, uint64 begun_us, PsOutageCause cause)
 	pg_atomic_write_u64(&door->tried_us, Max(begun_us, pg_atomic_read_u64(&door->acked_us)));
 }
 
-/* All shards that this node is primary of; false = there are none. */
+/* The shards that this node is primary of, with a copy in sync on that node (0: all); false = none. */
 static bool
-own_shards(uint64 *shards)
+own_shards(uint64 *shards, uint32 copy)
 {
 	bool		has = false;
 
 	LWLockAcquire(&ps_shared->map_lock, LW_SHARED);
 	for (int s = 0; ps_shared->map_loaded && s < ps_shared->map.n_shards; s++)
-		if (ps_shared->map.shards[s].primary == ps_shared->self)
+		if (ps_shared->map.shards[s].primary == ps_shared->self &&
+			(copy == 0 || PS_HAS_NODE(ps_shared->map.shards[s].in_sync, copy)))
 		{
 			shards[WORD(s)] |= BIT(s);
 			has = true;
@@ -186,12 +187,25 @@ ps_outage_node(uint64 from_us, PsOutageCause cause)
 	PsOutage	outage = {0};
 
 	if (ps_map_incarnation() == 0 || ps_clock_us() < from_us + PS_OUTAGE_MS * 1000 ||
-		!own_shards(outage.shards))
+		!own_shards(outage.shards, 0))
 		return;
 	outage.since = time_of(from_us);
 	outage.until = GetCurrentTimestamp();
 	outage.cause = cause;
 	add(&outage);
+}
+
+void
+ps_outage_copy(uint32 node, TimestampTz since)
+{
+	PsOutage	outage = {0};
+
+	outage.since = since;
+	outage.until = GetCurrentTimestamp();
+	outage.cause = PS_OUTAGE_HELD;
+	if (ps_map_incarnation() != 0 && outage.until >= since + PS_OUTAGE_MS * INT64CONST(1000) &&
+		own_shards(outage.shards, node))
+		add(&outage);
 }
 
 void
@@ -246,6 +260,25 @@ gather(PsOutage *outages, int n, int max, int shard, TimestampTz since, PsOutage
 	return n;
 }
 
+/* Shards whose copy on some node is in sync, and silent. */
+static int
+gather_silent(PsOutage *outages, int n, int max)
+{
+	for (uint32 id = 1; id < PS_NODES_MAX; id++)
+	{
+		TimestampTz since = (TimestampTz) pg_atomic_read_u64(&ps_shared->peers[id].silent_from);
+		uint64		shards[PS_HOLD_WORDS] = {0};
+
+		if (since == 0 || GetCurrentTimestamp() < since + PS_OUTAGE_MS * INT64CONST(1000) ||
+			!own_shards(shards, id))
+			continue;
+		for (int s = 0; s < PS_SHARDS_MAX; s++)
+			if (shards[WORD(s)] & BIT(s))
+				n = gather(outages, n, max, s, since, PS_OUTAGE_HELD);
+	}
+	return n;
+}
+
 int
 ps_outage_lasting(PsOutage *outages, int max)
 {
@@ -271,10 +304,12 @@ ps_outage_lasting(PsOutage *outages, int max)
 		else if (failed > from + PS_OUTAGE_MS * 1000)
 			n = gather(outages, n, max, s, time_of(from), cause);
 	}
+	if (ps_map_incarnation() != 0)
+		n = gather_silent(outages, n, max);
 	if (n < max && lost != 0 && ps_map_incarnation() != 0 && now > lost + PS_OUTAGE_MS * 1000)
 	{
 		memset(&outages[n], 0, sizeof(PsOutage));
-		if (own_shards(outages[n].shards))
+		if (own_shards(outages[n].shards, 0))
 		{
 			outages[n].since = time_of(lost);
 			outages[n++].cause = PS_OUTAGE_NO_LEASE;

@@ -6,18 +6,19 @@
  *
  * The one place to which whoever notices such a thing brings it:
  *
- * held			commits waited for the other copies (write/commit.c)
+ * held			commits waited for the other copies (write/commit.c), or would have
+ *				had to: the copy was silent (node/silence.c)
  * failing		payments failed, as the disk was full or a file could not be read
  *				(write/commit.c)
  * no lease		this node had none (node/lease.c)
  * frozen		none of its processes moved: it was stopped, or its machine was
  *				(its background processes)
  *
- * held and failing are of the shards that were tried: from the first payment that
+ * What waited or failed is of the shards that were tried: from the first payment that
  * had to wait or failed, but not before the last one that was acknowledged, until
  * the next one that is.  When nobody tries for PS_OUTAGE_IDLE_MS, it was over with
- * the last try: nobody knows more.  The others are of all shards that this node
- * is primary of.  What is shorter than PS_OUTAGE_MS is none.
+ * the last try: nobody knows more.  The rest is of all shards that this node
+ * is primary of, or that have a copy there.  What is shorter than PS_OUTAGE_MS is none.
  *
  * Kept in shared memory, written down by the keeper (keep/record.c) as soon as it
  * can: a full disk delays that, and does not falsify it.
@@ -52,6 +53,12 @@ extern void ps_outage_tried(int shard, uint64 begun_us, PsOutageCause cause);
 
 /* This node could not serve from from_us until now. */
 extern void ps_outage_node(uint64 from_us, PsOutageCause cause);
+
+/*
+ * Node `node`, which has copies of shards of this one, did not answer since then, and does
+ * now: where one is still in sync nothing could be acknowledged without it.
+ */
+extern void ps_outage_copy(uint32 node, TimestampTz since);
 
 /* A background process moves: to be called at each turn of its loop, at least twice a second. */
 extern void ps_outage_beat(void);

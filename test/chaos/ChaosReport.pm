@@ -154,9 +154,9 @@ sub compare
 	my $c = $self->{cluster};
 	my ($status, $out) = $c->try_sql($c->any, <<'SQL');
 SELECT s, extract(epoch FROM failed), extract(epoch FROM greatest(failed, coalesce(until, now()))), kind || ' of ' || node FROM (
-	SELECT s, failed, open_again AS until, kind, node FROM payshard.incidents, unnest(shards) s
+	SELECT s, failed, at AS until, kind, node FROM payshard.incidents, unnest(shards, opened) u(s, at)
 		WHERE kind NOT IN ('rebuild', 'held', 'failing', 'no lease', 'frozen')
-	UNION ALL SELECT s, failed, resumed, kind, node FROM payshard.incidents, unnest(paused) s WHERE kind <> 'rebuild'
+	UNION ALL SELECT s, failed, at, kind, node FROM payshard.incidents, unnest(paused, went_on) u(s, at) WHERE kind <> 'rebuild'
 	UNION ALL SELECT shard, since, until, kind, node FROM payshard.stops) i
 SQL
 	return if $status != 0;

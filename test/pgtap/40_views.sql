@@ -19,7 +19,7 @@ INSERT INTO promised VALUES
 	('silences', '{observer,node,last_heard,detected,heard_again}'),
 	('events', '{epoch,at,kind,node,shards,detail,reason,observer}'),
 	('stops', '{node_id,node,event,kind,shard,since,noted,until}'),
-	('incidents', '{node,kind,failed,detected,decided,open_again,resumed,returned,back_in_sync,shards,paused,transactions_lost,entries_settled,epoch,reason,planned}'),
+	('incidents', '{node,kind,failed,detected,decided,open_again,resumed,returned,back_in_sync,shards,paused,transactions_lost,entries_settled,epoch,reason,planned,opened,went_on}'),
 	('planned', '{node_id,node,kind,since,until,detail}'),
 	('availability', '{scope,name,since,window_s,up_s,down_s,planned_s,unknown_s,availability,nines}'),
 	('recovery_stats', '{incidents,failovers,mttr_s,mtbf_s,worst_s,p95_s,fault_s,recovery_s,unavailability_ratio,transactions_lost}');
