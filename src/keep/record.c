@@ -45,7 +45,18 @@ typedef struct Noted
 	uint64		incarnation;	/* the node's, at the last look */
 } Noted;
 
+/* An outage that was written down as begun. */
+typedef struct Lasting
+{
+	TimestampTz since;
+	TimestampTz gone_at;		/* first look that did not find it; 0 = the last one did */
+	int			looks;			/* 1: the look before this one did not, either */
+	uint32		cause;
+	bool		is_open;		/* its end is not written down */
+} Lasting;
+
 static Noted noted[PS_NODES_MAX];
+static Lasting lasting[PS_SHARDS_MAX];
 static TimestampTz noted_since = 0;	/* this run of the keeper */
 
 static void
@@ -106,28 +117,86 @@ write_outage(const char *kind, const PsOutage *outage)
 						ps_outage_name(outage->cause));
 }
 
+static bool
+has_shard(const PsOutage *outage, int shard)
+{
+	return (outage->shards[shard / 64] & (UINT64CONST(1) << (shard % 64))) != 0;
+}
+
 /* Of an outage that lasts: the shards of which it has not been written down. */
 static bool
 take_news(PsOutage *outage)
 {
-	static TimestampTz written[PS_SHARDS_MAX];
 	bool		has = false;
 
 	for (int s = 0; s < PS_SHARDS_MAX; s++)
 	{
-		uint64		bit = UINT64CONST(1) << (s % 64);
-
-		if ((outage->shards[s / 64] & bit) == 0)
+		if (!has_shard(outage, s))
 			continue;
-		if (outage->since <= written[s] + PS_SAME_MS * INT64CONST(1000))
-			outage->shards[s / 64] &= ~bit;
+		lasting[s].gone_at = 0;
+		if (outage->since <= lasting[s].since + PS_SAME_MS * INT64CONST(1000))
+			outage->shards[s / 64] &= ~(UINT64CONST(1) << (s % 64));
 		else
 		{
-			written[s] = outage->since;
+			lasting[s].since = outage->since;
+			lasting[s].cause = outage->cause;
+			lasting[s].is_open = true;
 			has = true;
 		}
 	}
 	return has;
+}
+
+/* An outage that is over is the end of what was written down of its shards. */
+static void
+take_ended(const PsOutage *outage)
+{
+	for (int s = 0; s < PS_SHARDS_MAX; s++)
+		if (has_shard(outage, s) && outage->until > lasting[s].since)
+			lasting[s].is_open = false;
+}
+
+/* Was a shard not found at two looks, and since when? */
+static bool
+is_gone(Lasting *shard)
+{
+	return shard->is_open && shard->gone_at != 0 && shard->looks > 0;
+}
+
+/*
+ * What has lasted, is not found any more and was not told as ended, is over as
+ * the map has changed: a copy left the in-sync set.
+ */
+static void
+close_gone(void)
+{
+	for (int s = 0; s < PS_SHARDS_MAX; s++)
+	{
+		PsOutage	outage = {lasting[s].since, lasting[s].gone_at, lasting[s].cause, {0}};
+
+		if (!is_gone(&lasting[s]))
+		{
+			lasting[s].looks = lasting[s].gone_at != 0;
+			continue;
+		}
+		for (int t = s; t < PS_SHARDS_MAX; t++)
+			if (is_gone(&lasting[t]) && lasting[t].since == outage.since &&
+				lasting[t].gone_at == outage.until)
+			{
+				outage.shards[t / 64] |= UINT64CONST(1) << (t % 64);
+				lasting[t].is_open = false;
+			}
+		write_outage("payments_resumed", &outage);
+	}
+}
+
+/* Before a look at what lasts: whatever is not found now is gone since now. */
+static void
+begin_look(void)
+{
+	for (int s = 0; s < PS_SHARDS_MAX; s++)
+		if (lasting[s].is_open && lasting[s].gone_at == 0)
+			lasting[s].gone_at = GetCurrentTimestamp();
 }
 
 /* (b) */
@@ -138,17 +207,22 @@ note_outages(void)
 	int			n = ps_outage_ended(outages, PS_OUTAGES_MAX);
 
 	for (int i = 0; i < n; i++)
+	{
 		write_outage("payments_resumed", &outages[i]);
+		take_ended(&outages[i]);
+	}
 	if (n > 0)
 	{
 		CommitTransactionCommand();
 		StartTransactionCommand();
 		ps_outage_forget(n);
 	}
+	begin_look();
 	n = ps_outage_lasting(outages, PS_OUTAGES_MAX);
 	for (int i = 0; i < n; i++)
 		if (take_news(&outages[i]))
 			write_outage("payments_stopped", &outages[i]);
+	close_gone();
 }
 
 /*

@@ -163,7 +163,7 @@ ps_outage_tried(int shard, uint64 begun_us, PsOutageCause cause)
 	pg_atomic_write_u64(&door->tried_us, Max(begun_us, pg_atomic_read_u64(&door->acked_us)));
 }
 
-/* The shards that this node is primary of, with a copy in sync on that node (0: all); false = none. */
+/* Shards that this node is primary of, with a copy in sync on another (0: all); false = none. */
 static bool
 own_shards(uint64 *shards, uint32 copy)
 {
