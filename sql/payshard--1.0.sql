@@ -1004,14 +1004,22 @@ WITH said AS (
 ), change AS (
 	SELECT e.kind, e.at, e.node, s AS shard FROM payshard.events e LEFT JOIN LATERAL unnest(e.shards) s ON true
 	WHERE e.kind IN ('primary_changed', 'node_started')
-)
+), stop AS (
 SELECT a.observer AS node_id, n.name AS node, a.id AS event, a.detail AS kind, a.shard, a.since, a.at AS noted,
 	-- another node serves it from then on, or this one has started anew: that is in the map
 	least(a.until, (SELECT min(c.at) FROM change c WHERE c.at > a.since AND CASE c.kind
 		WHEN 'primary_changed' THEN c.shard = a.shard AND c.node <> n.name ELSE c.node = n.name END)) AS until
 FROM said a JOIN payshard.show_nodes() n ON n.node_id = a.observer
 WHERE a.kind = 'payments_resumed' OR NOT EXISTS (SELECT FROM said b WHERE b.kind = 'payments_resumed' AND b.observer = a.observer
-	AND b.shard = a.shard AND b.until > a.since AND b.since < a.since + interval '1 s');
+	AND b.shard = a.shard AND b.until > a.since AND b.since < a.since + interval '1 s')
+), apart AS (
+	-- a payment that waited and the silence for which it did are one
+	SELECT s.*, greatest(s.since, max(coalesce(s.until, pg_catalog.now())) OVER (PARTITION BY s.node_id, s.kind, s.shard
+		ORDER BY s.since, s.event ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS begun
+	FROM stop s
+)
+SELECT node_id, node, event, kind, shard, begun AS since, noted, until
+FROM apart WHERE coalesce(until, pg_catalog.now()) >= begun + interval '0.5 s';
 COMMENT ON VIEW payshard.stops IS 'intervals in which a primary could not acknowledge payments of a shard though the map was as before, one row per shard; payments were tried, or the node knows that it served none';
 COMMENT ON COLUMN payshard.stops.node_id IS 'number of the node';
 COMMENT ON COLUMN payshard.stops.node IS 'the primary, which has noticed it';
