@@ -1012,6 +1012,19 @@ SELECT a.observer AS node_id, n.name AS node, a.id AS event, a.detail AS kind, a
 FROM said a JOIN payshard.show_nodes() n ON n.node_id = a.observer
 WHERE a.kind = 'payments_resumed' OR NOT EXISTS (SELECT FROM said b WHERE b.kind = 'payments_resumed' AND b.observer = a.observer
 	AND b.shard = a.shard AND b.until > a.since AND b.since < a.since + interval '1 s')
+), noticed AS (
+	SELECT l.node, l.observer, s AS shard, range_agg(tstzrange(l.since, h.at)) AS spans
+	FROM payshard.event_log l CROSS JOIN LATERAL (SELECT e.at, e.detail FROM payshard.event_log e WHERE e.kind = 'peer_heard'
+		AND e.observer = l.observer AND e.node = l.node AND e.since = l.since AND e.id > l.id ORDER BY e.id LIMIT 1) h,
+		unnest(l.shards) s
+	WHERE l.kind = 'peer_lost' AND h.detail IS NULL AND h.at > l.since
+	GROUP BY l.node, l.observer, s
+), silent AS (
+	-- what no other node heard, less what the node has noted itself
+	SELECT c.node, c.shard, range_intersect_agg(c.spans) - coalesce((SELECT range_agg(tstzrange(s.since, greatest(s.since,
+		coalesce(s.until, pg_catalog.now())))) FROM stop s WHERE s.node_id = c.node AND s.shard = c.shard), '{}') AS spans
+	FROM noticed c GROUP BY c.node, c.shard
+	HAVING count(*) >= (SELECT count(*) FROM payshard.show_nodes() o WHERE o.node_id <> c.node)
 ), apart AS (
 	-- a payment that waited and the silence for which it did are one
 	SELECT s.*, greatest(s.since, max(coalesce(s.until, pg_catalog.now())) OVER (PARTITION BY s.node_id, s.kind, s.shard
@@ -1019,12 +1032,19 @@ WHERE a.kind = 'payments_resumed' OR NOT EXISTS (SELECT FROM said b WHERE b.kind
 	FROM stop s
 )
 SELECT node_id, node, event, kind, shard, begun AS since, noted, until
-FROM apart WHERE coalesce(until, pg_catalog.now()) >= begun + interval '0.5 s';
+FROM apart WHERE coalesce(until, pg_catalog.now()) >= begun + interval '0.5 s'
+UNION ALL
+SELECT s.node, n.name, NULL, 'silent', s.shard, lower(x), upper(x), least(upper(x), (SELECT min(c.at) FROM change c
+	WHERE c.at > lower(x) AND CASE c.kind WHEN 'primary_changed' THEN c.shard = s.shard AND c.node <> n.name ELSE c.node = n.name END))
+FROM silent s JOIN payshard.show_nodes() n ON n.node_id = s.node, unnest(s.spans) x
+-- its next start, before which it has noted nothing any more
+WHERE upper(x) >= lower(x) + interval '0.5 s' AND NOT EXISTS (SELECT FROM payshard.event_log o WHERE o.observer = s.node AND o.at > upper(x)
+	AND o.at < coalesce((SELECT min(c.at) FROM change c WHERE c.kind = 'node_started' AND c.node = n.name AND c.at > upper(x)), 'infinity'));
 COMMENT ON VIEW payshard.stops IS 'intervals in which a primary could not acknowledge payments of a shard though the map was as before, one row per shard; payments were tried, or the node knows that it served none';
 COMMENT ON COLUMN payshard.stops.node_id IS 'number of the node';
-COMMENT ON COLUMN payshard.stops.node IS 'the primary, which has noticed it';
-COMMENT ON COLUMN payshard.stops.event IS 'id of the row in payshard.event_log';
-COMMENT ON COLUMN payshard.stops.kind IS 'held: commits waited for other copies; failing: payments failed, as the disk was full or a file could not be read; no lease: the node had none; frozen: none of its processes moved';
+COMMENT ON COLUMN payshard.stops.node IS 'the primary, which has noticed it; of silent: about which the others did';
+COMMENT ON COLUMN payshard.stops.event IS 'id of the row in payshard.event_log; null: silent';
+COMMENT ON COLUMN payshard.stops.kind IS 'held: commits waited for other copies; failing: payments failed, as the disk was full or a file could not be read; no lease: the node had none; frozen: none of its processes moved; silent: no other node heard it meanwhile, and it has not lived to note why';
 COMMENT ON COLUMN payshard.stops.shard IS 'the shard';
 COMMENT ON COLUMN payshard.stops.since IS 'begin: held and failing, of the first payment that waited or failed, but not before the last that was acknowledged';
 COMMENT ON COLUMN payshard.stops.noted IS 'when it was written down';
@@ -1120,10 +1140,10 @@ SELECT s.node, s.kind, min(lower(s.rest)), least(greatest(min(lower(s.rest)), mi
 	array_agg(CASE WHEN s.until IS NOT NULL THEN upper(s.rest) END ORDER BY s.shard), '{}'
 FROM stop s
 WHERE payshard.total_seconds(s.rest) >= 0.5
-GROUP BY s.node_id, s.node, s.event, s.kind;
+GROUP BY s.node_id, s.node, s.kind, s.event, CASE WHEN s.event IS NULL THEN s.since END;
 COMMENT ON VIEW payshard.incidents IS 'one row per failure or restart of a node, and per interval in which it could not take payments though the map stayed as it was; a node that fails again before it is back in sync is the same incident';
 COMMENT ON COLUMN payshard.incidents.node IS 'the node';
-COMMENT ON COLUMN payshard.incidents.kind IS 'failover: its shards got other primaries; restart: it came back by itself; left out: its copies left the in-sync sets; rebuild: a full copy was asked for; drill: any of these while payshard.drill() ran; silent: it does not answer any node that watches, and nothing is decided yet; held, failing, no lease, frozen: of payshard.stops, less the time that other incidents of these shards tell';
+COMMENT ON COLUMN payshard.incidents.kind IS 'failover: its shards got other primaries; restart: it came back by itself; left out: its copies left the in-sync sets; rebuild: a full copy was asked for; drill: any of these while payshard.drill() ran; silent: it does not answer any node that watches, and nothing was decided (yet); held, failing, no lease, frozen: of payshard.stops, less the time that other incidents of these shards tell';
 COMMENT ON COLUMN payshard.incidents.failed IS 'its last answer to any node; where nobody has noted one: the time of the map with which the incident begins';
 COMMENT ON COLUMN payshard.incidents.detected IS 'when a node noticed first';
 COMMENT ON COLUMN payshard.incidents.decided IS 'map in which it is failed over, started again or left out; where no map has changed, as open_again';
@@ -1304,7 +1324,7 @@ BEGIN
 		INTO result FROM payshard.replication r;
 	SELECT result || coalesce(E'\n\nlast incidents\n' || string_agg(format('  %s  %-8s %-8s %s', to_char(i.failed, 'YYYY-MM-DD HH24:MI:SS.MS'),
 			i.node, i.kind, CASE
-				WHEN i.kind = 'silent' THEN 'nothing decided yet; see payshard.failover()'
+				WHEN i.kind = 'silent' AND i.open_again IS NULL THEN 'nothing decided yet; see payshard.failover()'
 				WHEN i.open_again IS NULL AND i.epoch IS NULL THEN 'payments wait, or fail'
 				WHEN i.open_again IS NULL THEN 'shards not open yet'
 				ELSE format('payments waited %s s, %s', round(extract(epoch FROM greatest(

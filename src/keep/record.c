@@ -59,10 +59,18 @@ static Noted noted[PS_NODES_MAX];
 static Lasting lasting[PS_SHARDS_MAX];
 static TimestampTz noted_since = 0;	/* this run of the keeper */
 
+/* With the shards that it is primary of: what it cannot note itself, should it die. */
 static void
 note_lost(uint32 id, TimestampTz since)
 {
-	ps_event_write("peer_lost", id, since, NULL);
+	int		   *shards = palloc(sizeof(int) * PS_SHARDS_MAX);
+	int			n = 0;
+	PsMapShard	shard;
+
+	for (int s = 0; s < ps_map_n_shards(); s++)
+		if (ps_map_shard(s, &shard) && shard.primary == id)
+			shards[n++] = s;
+	ps_event_write_span("peer_lost", id, since, 0, shards, n, NULL);
 	noted[id].since = since;
 	noted[id].is_over = false;
 }

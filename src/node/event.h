@@ -4,7 +4,7 @@
  *		payshard.event_log, append-only, durable with the transaction.
  *
  * kind			node			since						detail
- * peer_lost	who is silent	its last answer				-
+ * peer_lost	who is silent	its last answer				-, with the shards it is primary of
  * peer_heard	who is back		its last answer before		-
  * not_failed_over	who is suspected	-				why it keeps its shards
  * divergence	whose copy		-							what was found
