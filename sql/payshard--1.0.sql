@@ -1011,7 +1011,7 @@ SELECT a.observer AS node_id, n.name AS node, a.id AS event, a.detail AS kind, a
 		WHEN 'primary_changed' THEN c.shard = a.shard AND c.node <> n.name ELSE c.node = n.name END)) AS until
 FROM said a JOIN payshard.show_nodes() n ON n.node_id = a.observer
 WHERE a.kind = 'payments_resumed' OR NOT EXISTS (SELECT FROM said b WHERE b.kind = 'payments_resumed' AND b.observer = a.observer
-	AND b.shard = a.shard AND b.until > a.since AND b.since < a.since + interval '1 s')
+	AND b.shard = a.shard AND b.detail = a.detail AND (b.id > a.id OR (b.until > a.since AND b.since < a.since + interval '1 s')))
 ), noticed AS (
 	SELECT l.node, l.observer, s AS shard, range_agg(tstzrange(l.since, h.at)) AS spans
 	FROM payshard.event_log l CROSS JOIN LATERAL (SELECT e.at, e.detail FROM payshard.event_log e WHERE e.kind = 'peer_heard'

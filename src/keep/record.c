@@ -34,7 +34,6 @@
 
 #define PS_SILENCE_MS 1000
 #define PS_SPAN_MS 5000
-#define PS_SAME_MS 500			/* two begins this near each other are of one outage */
 #define PS_RECORD_CALL_MS 1000	/* the other duties wait meanwhile */
 
 /* What has been logged about one node. */
@@ -45,18 +44,17 @@ typedef struct Noted
 	uint64		incarnation;	/* the node's, at the last look */
 } Noted;
 
-/* An outage that was written down as begun. */
+/* An outage of a shard that was written down as begun. */
 typedef struct Lasting
 {
 	TimestampTz since;
 	TimestampTz gone_at;		/* first look that did not find it; 0 = the last one did */
-	int			looks;			/* 1: the look before this one did not, either */
-	uint32		cause;
+	bool		is_missed;		/* the look before this one did not find it, either */
 	bool		is_open;		/* its end is not written down */
 } Lasting;
 
 static Noted noted[PS_NODES_MAX];
-static Lasting lasting[PS_SHARDS_MAX];
+static Lasting lasting[PS_OUTAGE_CAUSES][PS_SHARDS_MAX];
 static TimestampTz noted_since = 0;	/* this run of the keeper */
 
 /* With the shards that it is primary of: what it cannot note itself, should it die. */
@@ -139,18 +137,19 @@ take_news(PsOutage *outage)
 
 	for (int s = 0; s < PS_SHARDS_MAX; s++)
 	{
+		Lasting    *shard = &lasting[outage->cause][s];
+
 		if (!has_shard(outage, s))
 			continue;
-		lasting[s].gone_at = 0;
-		if (outage->since <= lasting[s].since + PS_SAME_MS * INT64CONST(1000))
+		if (shard->is_open)
 			outage->shards[s / 64] &= ~(UINT64CONST(1) << (s % 64));
 		else
 		{
-			lasting[s].since = outage->since;
-			lasting[s].cause = outage->cause;
-			lasting[s].is_open = true;
+			shard->since = outage->since;
+			shard->is_open = true;
 			has = true;
 		}
+		shard->gone_at = 0;
 	}
 	return has;
 }
@@ -160,15 +159,15 @@ static void
 take_ended(const PsOutage *outage)
 {
 	for (int s = 0; s < PS_SHARDS_MAX; s++)
-		if (has_shard(outage, s) && outage->until > lasting[s].since)
-			lasting[s].is_open = false;
+		if (has_shard(outage, s))
+			lasting[outage->cause][s].is_open = false;
 }
 
-/* Was a shard not found at two looks, and since when? */
+/* Was a shard not found at two looks? */
 static bool
-is_gone(Lasting *shard)
+is_gone(const Lasting *shard)
 {
-	return shard->is_open && shard->gone_at != 0 && shard->looks > 0;
+	return shard->is_open && shard->gone_at != 0 && shard->is_missed;
 }
 
 /*
@@ -176,23 +175,25 @@ is_gone(Lasting *shard)
  * the map has changed: a copy left the in-sync set.
  */
 static void
-close_gone(void)
+close_gone(uint32 cause)
 {
+	Lasting    *shards = lasting[cause];
+
 	for (int s = 0; s < PS_SHARDS_MAX; s++)
 	{
-		PsOutage	outage = {lasting[s].since, lasting[s].gone_at, lasting[s].cause, {0}};
+		PsOutage	outage = {shards[s].since, shards[s].gone_at, cause, {0}};
 
-		if (!is_gone(&lasting[s]))
+		if (!is_gone(&shards[s]))
 		{
-			lasting[s].looks = lasting[s].gone_at != 0;
+			shards[s].is_missed = shards[s].gone_at != 0;
 			continue;
 		}
 		for (int t = s; t < PS_SHARDS_MAX; t++)
-			if (is_gone(&lasting[t]) && lasting[t].since == outage.since &&
-				lasting[t].gone_at == outage.until)
+			if (is_gone(&shards[t]) && shards[t].since == outage.since &&
+				shards[t].gone_at == outage.until)
 			{
 				outage.shards[t / 64] |= UINT64CONST(1) << (t % 64);
-				lasting[t].is_open = false;
+				shards[t].is_open = false;
 			}
 		write_outage("payments_resumed", &outage);
 	}
@@ -202,9 +203,12 @@ close_gone(void)
 static void
 begin_look(void)
 {
-	for (int s = 0; s < PS_SHARDS_MAX; s++)
-		if (lasting[s].is_open && lasting[s].gone_at == 0)
-			lasting[s].gone_at = GetCurrentTimestamp();
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int cause = 0; cause < PS_OUTAGE_CAUSES; cause++)
+		for (int s = 0; s < PS_SHARDS_MAX; s++)
+			if (lasting[cause][s].is_open && lasting[cause][s].gone_at == 0)
+				lasting[cause][s].gone_at = now;
 }
 
 /* (b) */
@@ -230,7 +234,8 @@ note_outages(void)
 	for (int i = 0; i < n; i++)
 		if (take_news(&outages[i]))
 			write_outage("payments_stopped", &outages[i]);
-	close_gone();
+	for (uint32 cause = 0; cause < PS_OUTAGE_CAUSES; cause++)
+		close_gone(cause);
 }
 
 /*

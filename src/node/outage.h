@@ -38,6 +38,7 @@ typedef enum PsOutageCause
 	PS_OUTAGE_FAILING,
 	PS_OUTAGE_NO_LEASE,
 	PS_OUTAGE_FROZEN,
+	PS_OUTAGE_CAUSES			/* how many there are */
 } PsOutageCause;
 
 extern void ps_outage_init(PsSharedOutages *outages);
