@@ -1,7 +1,7 @@
 -- What a user may rely on: the views and their columns, a comment on each, and
 -- who may see and call what.
 BEGIN;
-SELECT plan(78);
+SELECT plan(79);
 
 CREATE TEMP TABLE promised (view text, columns text[]);
 INSERT INTO promised VALUES
@@ -84,6 +84,14 @@ SELECT throws_ok('SELECT * FROM payshard.nodes', '42501', NULL, 'others see no n
 RESET ROLE;
 SELECT ok(has_function_privilege('pgtap_peer', 'payshard.peer_journal(bytea)', 'EXECUTE'),
 	'grant_peer: journals');
+
+-- times of maps: a clock that jumped ahead (3, 4) or back (6) is not believed, nor what lies ahead (9)
+DELETE FROM payshard.map_history;
+INSERT INTO payshard.map_history (epoch, value, changed_at, reason)
+SELECT n, '', timestamptz '2026-01-01 00:00+00' + seconds * interval '1 s', ''
+FROM unnest('{0,10,604800,604801,40,-3600,60,70,1e10}'::float8[]) WITH ORDINALITY u(seconds, n);
+SELECT results_eq($$SELECT extract(epoch FROM at - timestamptz '2026-01-01 00:00+00')::int FROM payshard.map_times() ORDER BY epoch$$,
+	$$SELECT unnest('{0,10,40,40,40,60,60,70,70}'::int[])$$, 'times of maps rise, whatever one clock says');
 
 SELECT * FROM finish();
 ROLLBACK;
