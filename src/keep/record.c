@@ -34,6 +34,7 @@
 
 #define PS_SILENCE_MS 1000
 #define PS_SPAN_MS 5000
+#define PS_SAME_MS 250			/* two begins this near each other are one */
 #define PS_RECORD_CALL_MS 1000	/* the other duties wait meanwhile */
 
 /* What has been logged about one node. */
@@ -154,13 +155,35 @@ take_news(PsOutage *outage)
 	return has;
 }
 
-/* An outage that is over is the end of what was written down of its shards. */
+/*
+ * An outage that is over is the end of what was written down of its shards, also of
+ * what had begun before: when its copy was silent, and nobody tried at first.
+ */
 static void
-take_ended(const PsOutage *outage)
+write_ended(const PsOutage *outage)
 {
+	Lasting    *shards = lasting[outage->cause];
+
+	for (int s = 0; s < PS_SHARDS_MAX; s++)
+	{
+		PsOutage	whole = {shards[s].since, outage->until, outage->cause, {0}};
+		bool		is_early = shards[s].is_open &&
+			shards[s].since + PS_SAME_MS * INT64CONST(1000) < outage->since;
+
+		if (!has_shard(outage, s) || !is_early)
+			continue;
+		for (int t = s; t < PS_SHARDS_MAX; t++)
+			if (has_shard(outage, t) && shards[t].is_open && shards[t].since == whole.since)
+			{
+				whole.shards[t / 64] |= UINT64CONST(1) << (t % 64);
+				shards[t].is_open = false;
+			}
+		write_outage("payments_resumed", &whole);
+	}
 	for (int s = 0; s < PS_SHARDS_MAX; s++)
 		if (has_shard(outage, s))
-			lasting[outage->cause][s].is_open = false;
+			shards[s].is_open = false;
+	write_outage("payments_resumed", outage);
 }
 
 /* Was a shard not found at two looks? */
@@ -219,10 +242,7 @@ note_outages(void)
 	int			n = ps_outage_ended(outages, PS_OUTAGES_MAX);
 
 	for (int i = 0; i < n; i++)
-	{
-		write_outage("payments_resumed", &outages[i]);
-		take_ended(&outages[i]);
-	}
+		write_ended(&outages[i]);
 	if (n > 0)
 	{
 		CommitTransactionCommand();
