@@ -1013,7 +1013,9 @@ FROM said a JOIN payshard.show_nodes() n ON n.node_id = a.observer
 WHERE a.kind = 'payments_resumed' OR NOT EXISTS (SELECT FROM said b WHERE b.kind = 'payments_resumed' AND b.observer = a.observer
 	AND b.shard = a.shard AND b.detail = a.detail AND (b.id > a.id OR (b.until > a.since AND b.since < a.since + interval '1 s')))
 ), noticed AS (
-	SELECT l.node, l.observer, s AS shard, range_agg(tstzrange(l.since, h.at)) AS spans
+	SELECT l.node, l.observer, s AS shard, range_agg(tstzrange(l.since, least(h.at, (SELECT min(c.at) FROM change c
+		JOIN payshard.show_nodes() n ON n.node_id = l.node WHERE c.at > l.since AND CASE c.kind
+			WHEN 'primary_changed' THEN c.shard = s AND c.node <> n.name ELSE c.node = n.name END)))) AS spans
 	FROM payshard.event_log l CROSS JOIN LATERAL (SELECT e.at, e.detail FROM payshard.event_log e WHERE e.kind = 'peer_heard'
 		AND e.observer = l.observer AND e.node = l.node AND e.since = l.since AND e.id > l.id ORDER BY e.id LIMIT 1) h,
 		unnest(l.shards) s
@@ -1034,8 +1036,7 @@ WHERE a.kind = 'payments_resumed' OR NOT EXISTS (SELECT FROM said b WHERE b.kind
 SELECT node_id, node, event, kind, shard, begun AS since, noted, until
 FROM apart WHERE coalesce(until, pg_catalog.now()) >= begun + interval '0.5 s'
 UNION ALL
-SELECT s.node, n.name, NULL, 'silent', s.shard, lower(x), upper(x), least(upper(x), (SELECT min(c.at) FROM change c
-	WHERE c.at > lower(x) AND CASE c.kind WHEN 'primary_changed' THEN c.shard = s.shard AND c.node <> n.name ELSE c.node = n.name END))
+SELECT s.node, n.name, NULL, 'silent', s.shard, lower(x), upper(x), upper(x)
 FROM silent s JOIN payshard.show_nodes() n ON n.node_id = s.node, unnest(s.spans) x
 -- its next start, before which it has noted nothing any more
 WHERE upper(x) >= lower(x) + interval '0.5 s' AND NOT EXISTS (SELECT FROM payshard.event_log o WHERE o.observer = s.node AND o.at > upper(x)

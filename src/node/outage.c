@@ -44,7 +44,7 @@ ps_outage_init(PsSharedOutages *outages)
 		pg_atomic_init_u32(&outages->doors[s].cause, 0);
 	}
 	SpinLockInit(&outages->lock);
-	outages->n_ended = 0;
+	outages->n_ended = outages->n_taken = 0;
 }
 
 const char *
@@ -67,15 +67,15 @@ is_near(TimestampTz a, TimestampTz b)
 }
 
 /*
- * With the lock held: shards that stood still together are one outage.  When
- * there is no room the newest one takes it in: too much is said then, not too little.
+ * With the lock held: shards that stood still together are one outage, unless the
+ * keeper has taken that already.  When there is no room the newest one takes it in: too much is said then, not too little.
  */
 static void
 merge_or_add(const PsOutage *outage)
 {
 	PsOutage   *into = NULL;
 
-	for (int i = OUTAGES->n_ended - 1; i >= 0 && into == NULL; i--)
+	for (int i = OUTAGES->n_ended - 1; i >= OUTAGES->n_taken && into == NULL; i--)
 		if (OUTAGES->ended[i].cause == outage->cause &&
 			is_near(OUTAGES->ended[i].since, outage->since) &&
 			is_near(OUTAGES->ended[i].until, outage->until))
@@ -224,7 +224,9 @@ ps_outage_ended(PsOutage *outages, int max)
 	int			n;
 
 	SpinLockAcquire(&OUTAGES->lock);
-	n = Min(OUTAGES->n_ended, max);
+	/* the last one is never taken: it can take others in */
+	n = Min(OUTAGES->n_ended, Min(max, PS_OUTAGES_MAX - 1));
+	OUTAGES->n_taken = n;
 	memcpy(outages, OUTAGES->ended, sizeof(PsOutage) * n);
 	SpinLockRelease(&OUTAGES->lock);
 	return n;
@@ -235,6 +237,7 @@ ps_outage_forget(int n)
 {
 	SpinLockAcquire(&OUTAGES->lock);
 	OUTAGES->n_ended -= n;
+	OUTAGES->n_taken = 0;
 	memmove(OUTAGES->ended, OUTAGES->ended + n, sizeof(PsOutage) * OUTAGES->n_ended);
 	SpinLockRelease(&OUTAGES->lock);
 }

@@ -172,6 +172,7 @@ typedef struct PsSharedOutages
 	PsSharedDoor doors[PS_SHARDS_MAX];
 	slock_t		lock;			/* the fields below */
 	int			n_ended;
+	int			n_taken;		/* so many of them the keeper is writing down */
 	PsOutage	ended[PS_OUTAGES_MAX];
 } PsSharedOutages;
 
