@@ -68,7 +68,8 @@ is_near(TimestampTz a, TimestampTz b)
 
 /*
  * With the lock held: shards that stood still together are one outage, unless the
- * keeper has taken that already.  When there is no room the newest one takes it in: too much is said then, not too little.
+ * keeper has taken that already.  When there is no room the newest one takes it in:
+ * too much is said then, not too little.
  */
 static void
 merge_or_add(const PsOutage *outage)

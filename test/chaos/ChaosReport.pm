@@ -53,6 +53,7 @@ sub end_round
 	my ($self, $workload, $healed_at, $recovery_s, %options) = @_;
 	my $name = join '+', sort map { $_->{kind} } @{ $self->{faults} };
 	my %acks;					# shard => when each acknowledged operation ended
+	my %acked;					# the same with those that take long of themselves
 	my %tries;					# shard => [begun, ended] of each operation
 
 	$self->{n_rounds}++;
@@ -63,6 +64,7 @@ sub end_round
 		$self->{by_kind}{ $op->{kind} }++;
 		$self->{states}{ $op->{state} }++ if $op->{outcome} ne 'ack';
 		push @{ $acks{ $op->{shard} } }, $op->{ended} / 1000 if $op->{outcome} eq 'ack' && $op->{kind} ne 'big';
+		push @{ $acked{ $op->{shard} } }, $op->{ended} / 1000 if $op->{outcome} eq 'ack';
 		push @{ $tries{ $op->{shard} } }, [ $op->{begun} / 1000, ($op->{ended} // 9e15) / 1000 ];
 	}
 	my $longest = 0;
@@ -82,7 +84,7 @@ sub end_round
 			$longest = $took if $took > $longest;
 		}
 	}
-	$self->_note_standstills(\%acks, \%tries, $name) unless $options{clock_moved};
+	$self->_note_standstills(\%acked, \%tries, $name) unless $options{clock_moved};
 	return $longest;
 }
 
