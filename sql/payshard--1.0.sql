@@ -903,6 +903,8 @@ CREATE TABLE payshard.event_log (
 	node int NOT NULL,
 	since timestamptz,
 	detail text,
+	until timestamptz,
+	shards int[],
 	PRIMARY KEY (observer, id)
 );
 COMMENT ON TABLE payshard.event_log IS 'what nodes have noticed and what is no change of the map; every node writes its own rows (observer) and keeps copies of the others''';
@@ -944,10 +946,16 @@ COMMENT ON FUNCTION payshard.map_changes IS 'what is different in the second of 
 CREATE FUNCTION payshard.map_incidents(OUT epoch bigint, OUT node text, OUT node_id int, OUT kind text,
 	OUT begun timestamptz, OUT decided timestamptz, OUT open_again timestamptz, OUT resumed timestamptz,
 	OUT returned timestamptz, OUT back timestamptz, OUT shards int[], OUT paused int[],
+	OUT opened timestamptz[], OUT went_on timestamptz[],
 	OUT entries bigint, OUT reason text)
 	RETURNS SETOF record LANGUAGE c STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'payshard_map_incidents';
 COMMENT ON FUNCTION payshard.map_incidents IS 'incidents by the maps alone; see payshard.incidents';
+
+CREATE FUNCTION payshard.map_times(OUT epoch bigint, OUT at timestamptz)
+	RETURNS SETOF record LANGUAGE c STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'payshard_map_times';
+COMMENT ON FUNCTION payshard.map_times IS 'when each map was chosen: as its proposer noted it, but for clocks that had jumped: most of the times that rise together are believed, none that lies ahead';
 
 CREATE FUNCTION payshard.total_seconds(spans tstzmultirange) RETURNS double precision
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
@@ -968,27 +976,82 @@ COMMENT ON COLUMN payshard.silences.detected IS 'when this was noticed';
 COMMENT ON COLUMN payshard.silences.heard_again IS 'when it took part again; null: not yet';
 
 CREATE VIEW payshard.events AS
-SELECT h.epoch, max(h.changed_at) OVER (ORDER BY h.epoch) AS at, c.kind, c.node, c.shards, c.detail, h.reason,
+SELECT h.epoch, h.at, c.kind, c.node, c.shards, c.detail, h.reason,
 	NULL::text AS observer
-FROM (SELECT m.epoch, m.value, m.changed_at, m.reason, lag(m.value) OVER (ORDER BY m.epoch) AS before
-	FROM payshard.map_history m) h
+FROM (SELECT m.epoch, m.value, t.at, m.reason, lag(m.value) OVER (ORDER BY m.epoch) AS before
+	FROM payshard.map_history m JOIN payshard.map_times() t USING (epoch)) h
 CROSS JOIN LATERAL payshard.map_changes(h.before, h.value) c
 UNION ALL
-SELECT NULL, l.at, l.kind, coalesce(n.name, 'node ' || l.node), NULL,
-	CASE WHEN l.since IS NOT NULL THEN 'last heard ' || l.since ELSE l.detail END, NULL,
+SELECT NULL, coalesce(l.until, l.at), l.kind, coalesce(n.name, 'node ' || l.node), l.shards,
+	CASE WHEN l.kind LIKE 'payments%' THEN l.detail || ' since ' || l.since
+		WHEN l.since IS NOT NULL THEN 'last heard ' || l.since ELSE l.detail END, NULL,
 	coalesce(o.name, 'node ' || l.observer)
 FROM payshard.event_log l
 LEFT JOIN payshard.show_nodes() n ON n.node_id = l.node
 LEFT JOIN payshard.show_nodes() o ON o.node_id = l.observer;
 COMMENT ON VIEW payshard.events IS 'all that has happened: changes of the map, the same on all nodes, and what nodes have noticed besides; order it by at';
 COMMENT ON COLUMN payshard.events.epoch IS 'map in which it is first so; null: no change of the map';
-COMMENT ON COLUMN payshard.events.at IS 'when, by the clock of the node that proposed the map, never before the map before; or by the observer''s';
-COMMENT ON COLUMN payshard.events.kind IS 'node_added, node_set, node_started, node_failed, node_settling, node_settled, node_removed; placement_out, placement_joining, placement_in_sync, placement_dropped; primary_changed, shard_recovering, shard_open; maintenance_started, maintenance_ended; peer_lost, peer_heard, not_failed_over, divergence, stranger, drill_started, drill_ended';
+COMMENT ON COLUMN payshard.events.at IS 'when, by the clock of the node that proposed the map, unless that contradicts the others (payshard.map_times); or by the observer''s';
+COMMENT ON COLUMN payshard.events.kind IS 'node_added, node_set, node_started, node_failed, node_settling, node_settled, node_removed; placement_out, placement_joining, placement_in_sync, placement_dropped; primary_changed, shard_recovering, shard_open; maintenance_started, maintenance_ended; peer_lost, peer_heard, not_failed_over, divergence, stranger, drill_started, drill_ended; payments_stopped, payments_resumed (see payshard.stops)';
 COMMENT ON COLUMN payshard.events.node IS 'the node it is about; of primary_changed: the new primary; of shard_recovering: the node that is to be settled';
 COMMENT ON COLUMN payshard.events.shards IS 'shards it is about';
 COMMENT ON COLUMN payshard.events.detail IS 'particulars';
 COMMENT ON COLUMN payshard.events.reason IS 'why the map was changed';
 COMMENT ON COLUMN payshard.events.observer IS 'node that has noticed it; null: in the map';
+
+CREATE VIEW payshard.stops AS
+WITH said AS (
+	SELECT l.observer, l.id, l.kind, l.at, l.detail, l.since, l.until, s AS shard
+	FROM payshard.event_log l, unnest(l.shards) s WHERE l.kind IN ('payments_stopped', 'payments_resumed')
+), change AS (
+	SELECT e.kind, e.at, e.node, s AS shard FROM payshard.events e LEFT JOIN LATERAL unnest(e.shards) s ON true
+	WHERE e.kind IN ('primary_changed', 'node_started')
+), stop AS (
+SELECT a.observer AS node_id, n.name AS node, a.id AS event, a.detail AS kind, a.shard, a.since, a.at AS noted,
+	-- another node serves it from then on, or this one has started anew: that is in the map
+	least(a.until, (SELECT min(c.at) FROM change c WHERE c.at > a.since AND CASE c.kind
+		WHEN 'primary_changed' THEN c.shard = a.shard AND c.node <> n.name ELSE c.node = n.name END)) AS until
+FROM said a JOIN payshard.show_nodes() n ON n.node_id = a.observer
+WHERE a.kind = 'payments_resumed' OR NOT EXISTS (SELECT FROM said b WHERE b.kind = 'payments_resumed' AND b.observer = a.observer
+	AND b.shard = a.shard AND b.detail = a.detail AND (b.id > a.id OR (b.until > a.since AND b.since < a.since + interval '1 s')))
+), noticed AS (
+	SELECT l.node, l.observer, s AS shard, range_agg(tstzrange(l.since, least(h.at, (SELECT min(c.at) FROM change c
+		JOIN payshard.show_nodes() n ON n.node_id = l.node WHERE c.at > l.since AND CASE c.kind
+			WHEN 'primary_changed' THEN c.shard = s AND c.node <> n.name ELSE c.node = n.name END)))) AS spans
+	FROM payshard.event_log l CROSS JOIN LATERAL (SELECT e.at, e.detail FROM payshard.event_log e WHERE e.kind = 'peer_heard'
+		AND e.observer = l.observer AND e.node = l.node AND e.since = l.since AND e.id > l.id ORDER BY e.id LIMIT 1) h,
+		unnest(l.shards) s
+	WHERE l.kind = 'peer_lost' AND h.detail IS NULL AND h.at > l.since
+	GROUP BY l.node, l.observer, s
+), silent AS (
+	-- what no other node heard, less what the node has noted itself
+	SELECT c.node, c.shard, range_intersect_agg(c.spans) - coalesce((SELECT range_agg(tstzrange(s.since, greatest(s.since,
+		coalesce(s.until, pg_catalog.now())))) FROM stop s WHERE s.node_id = c.node AND s.shard = c.shard), '{}') AS spans
+	FROM noticed c GROUP BY c.node, c.shard
+	HAVING count(*) >= (SELECT count(*) FROM payshard.show_nodes() o WHERE o.node_id <> c.node)
+), apart AS (
+	-- a payment that waited and the silence for which it did are one
+	SELECT s.*, greatest(s.since, max(coalesce(s.until, pg_catalog.now())) OVER (PARTITION BY s.node_id, s.kind, s.shard
+		ORDER BY s.since, s.event ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS begun
+	FROM stop s
+)
+SELECT node_id, node, event, kind, shard, begun AS since, noted, until
+FROM apart WHERE coalesce(until, pg_catalog.now()) >= begun + interval '0.5 s'
+UNION ALL
+SELECT s.node, n.name, NULL, 'silent', s.shard, lower(x), upper(x), upper(x)
+FROM silent s JOIN payshard.show_nodes() n ON n.node_id = s.node, unnest(s.spans) x
+-- its next start, before which it has noted nothing any more
+WHERE upper(x) >= lower(x) + interval '0.5 s' AND NOT EXISTS (SELECT FROM payshard.event_log o WHERE o.observer = s.node AND o.at > upper(x)
+	AND o.at < coalesce((SELECT min(c.at) FROM change c WHERE c.kind = 'node_started' AND c.node = n.name AND c.at > upper(x)), 'infinity'));
+COMMENT ON VIEW payshard.stops IS 'intervals in which a primary could not acknowledge payments of a shard though the map was as before, one row per shard; payments were tried, or the node knows that it served none';
+COMMENT ON COLUMN payshard.stops.node_id IS 'number of the node';
+COMMENT ON COLUMN payshard.stops.node IS 'the primary, which has noticed it; of silent: about which the others did';
+COMMENT ON COLUMN payshard.stops.event IS 'id of the row in payshard.event_log; null: silent';
+COMMENT ON COLUMN payshard.stops.kind IS 'held: commits waited for other copies; failing: payments failed, as the disk was full or a file could not be read; no lease: the node had none; frozen: none of its processes moved; silent: no other node heard it meanwhile, and it has not lived to note why';
+COMMENT ON COLUMN payshard.stops.shard IS 'the shard';
+COMMENT ON COLUMN payshard.stops.since IS 'begin: held and failing, of the first payment that waited or failed, but not before the last that was acknowledged';
+COMMENT ON COLUMN payshard.stops.noted IS 'when it was written down';
+COMMENT ON COLUMN payshard.stops.until IS 'end: the next payment is acknowledged, or nobody has tried for 5 s, or another node became primary; null: not yet';
 
 CREATE VIEW payshard.planned AS
 SELECT n.node_id, n.name AS node, 'maintenance' AS kind, e.at AS since, (SELECT min(x.at) FROM payshard.events x
@@ -1036,7 +1099,7 @@ WITH watching AS (
 		SELECT min(q.detected) AS detected FROM payshard.silences q
 		WHERE q.node = m.node_id AND q.last_heard <= m.begun AND q.detected >= s.failed
 	) d ON true
-)
+), told AS (
 SELECT node, CASE WHEN EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = by_map.node_id AND p.kind = 'drill'
 		AND begun >= p.since AND begun <= coalesce(p.until, 'infinity')) THEN 'drill' ELSE kind END AS kind,
 	coalesce(failed, begun) AS failed, least(coalesce(detected, begun), begun) AS detected,
@@ -1045,7 +1108,8 @@ SELECT node, CASE WHEN EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = 
 		WHERE h.primary_node = by_map.node) ELSE shards END AS shards, paused,
 	0::bigint AS transactions_lost, entries AS entries_settled, epoch, reason,
 	EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = by_map.node_id
-		AND begun >= p.since AND begun <= coalesce(p.until, 'infinity')) AS planned
+		AND begun >= p.since AND begun <= coalesce(p.until, 'infinity')) AS planned,
+	CASE WHEN NOT is_silent THEN opened END AS opened, went_on
 FROM by_map
 UNION ALL
 SELECT n.name, 'silent', s.failed, s.detected, NULL, NULL, NULL, NULL, NULL,
@@ -1053,34 +1117,62 @@ SELECT n.name, 'silent', s.failed, s.detected, NULL, NULL, NULL, NULL, NULL,
 		WHERE h.primary_node = n.name),
 	(SELECT coalesce(array_agg(h.shard ORDER BY h.shard), '{}') FROM payshard.show_shards() h
 		WHERE h.primary_node <> n.name AND n.name = ANY (h.in_sync)),
-	0, 0, NULL, NULL, EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = n.node_id AND p.until IS NULL)
+	0, 0, NULL, NULL, EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = n.node_id AND p.until IS NULL), NULL, NULL
 FROM silent s JOIN payshard.show_nodes() n USING (node_id)
-WHERE NOT EXISTS (SELECT FROM by_map b WHERE b.node_id = s.node_id AND b.back IS NULL);
-COMMENT ON VIEW payshard.incidents IS 'one row per failure or restart of a node; a node that fails again before it is back in sync is the same incident';
+WHERE NOT EXISTS (SELECT FROM by_map b WHERE b.node_id = s.node_id AND b.back IS NULL)
+), told_shard AS (
+	SELECT s.shard, tstzrange(t.failed, greatest(t.failed, coalesce(s.at, pg_catalog.now()))) AS span
+	FROM told t, unnest(t.shards, t.opened) s(shard, at) WHERE t.kind <> 'rebuild'
+	UNION ALL
+	SELECT s.shard, tstzrange(t.failed, greatest(t.failed, coalesce(s.at, pg_catalog.now())))
+	FROM told t, unnest(t.paused, t.went_on) s(shard, at) WHERE t.kind <> 'rebuild'
+), stop AS (
+	-- what those tell already is not told twice
+	SELECT p.*, tstzmultirange(tstzrange(p.since, greatest(p.since, coalesce(p.until, pg_catalog.now()))))
+		- coalesce((SELECT range_agg(t.span) FROM told_shard t WHERE t.shard = p.shard), '{}') AS rest
+	FROM payshard.stops p
+)
+SELECT * FROM told
+UNION ALL
+SELECT s.node, s.kind, min(lower(s.rest)), least(greatest(min(lower(s.rest)), min(s.noted)), max(upper(s.rest))),
+	CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END, CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END, NULL,
+	CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END, CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END,
+	array_agg(s.shard ORDER BY s.shard), '{}', 0, 0, NULL, NULL,
+	EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = s.node_id AND min(s.since) >= p.since
+		AND min(s.since) <= coalesce(p.until, 'infinity')),
+	array_agg(CASE WHEN s.until IS NOT NULL THEN upper(s.rest) END ORDER BY s.shard), '{}'
+FROM stop s
+WHERE payshard.total_seconds(s.rest) >= 0.5
+GROUP BY s.node_id, s.node, s.kind, s.event, CASE WHEN s.event IS NULL THEN s.since END;
+COMMENT ON VIEW payshard.incidents IS 'one row per failure or restart of a node, and per interval in which it could not take payments though the map stayed as it was; a node that fails again before it is back in sync is the same incident';
 COMMENT ON COLUMN payshard.incidents.node IS 'the node';
-COMMENT ON COLUMN payshard.incidents.kind IS 'failover: its shards got other primaries; restart: it came back by itself; left out: its copies left the in-sync sets; rebuild: a full copy was asked for; drill: any of these while payshard.drill() ran; silent: it does not answer any node that watches, and nothing is decided yet';
+COMMENT ON COLUMN payshard.incidents.kind IS 'failover: its shards got other primaries; restart: it came back by itself; left out: its copies left the in-sync sets; rebuild: a full copy was asked for; drill: any of these while payshard.drill() ran; silent: it does not answer any node that watches, and nothing was decided (yet); held, failing, no lease, frozen: of payshard.stops, less the time that other incidents of these shards tell';
 COMMENT ON COLUMN payshard.incidents.failed IS 'its last answer to any node; where nobody has noted one: the time of the map with which the incident begins';
 COMMENT ON COLUMN payshard.incidents.detected IS 'when a node noticed first';
-COMMENT ON COLUMN payshard.incidents.decided IS 'map in which it is failed over, started again or left out';
-COMMENT ON COLUMN payshard.incidents.open_again IS 'map in which all shards that it was primary of are open';
+COMMENT ON COLUMN payshard.incidents.decided IS 'map in which it is failed over, started again or left out; where no map has changed, as open_again';
+COMMENT ON COLUMN payshard.incidents.open_again IS 'map in which all shards that it was primary of are open; where no map has changed: when the last of its shards took payments again';
 COMMENT ON COLUMN payshard.incidents.resumed IS 'map from which on no other primary waited for its answer';
 COMMENT ON COLUMN payshard.incidents.returned IS 'map in which it takes part again';
 COMMENT ON COLUMN payshard.incidents.back_in_sync IS 'map in which it is settled and all its copies are in sync; null: not yet';
-COMMENT ON COLUMN payshard.incidents.shards IS 'shards that it was primary of: not written from failed to open_again';
-COMMENT ON COLUMN payshard.incidents.paused IS 'shards of other primaries that waited for it: from failed to resumed';
+COMMENT ON COLUMN payshard.incidents.shards IS 'shards that it was primary of: each not written from failed until it was opened';
+COMMENT ON COLUMN payshard.incidents.paused IS 'shards of other primaries that waited for it: each from failed until it went on';
 COMMENT ON COLUMN payshard.incidents.transactions_lost IS 'acknowledged transactions that are not there any more: 0, as shards only open when all that was journaled is settled, and failover refuses where that cannot be';
 COMMENT ON COLUMN payshard.incidents.entries_settled IS 'journal entries of it that were still undecided somewhere, and were settled (rolled forward, or their abort confirmed)';
 COMMENT ON COLUMN payshard.incidents.epoch IS 'map with which it begins';
 COMMENT ON COLUMN payshard.incidents.reason IS 'reason of that map';
 COMMENT ON COLUMN payshard.incidents.planned IS 'was the node expected to be down (payshard.planned)? Such incidents are not in payshard.recovery_stats, and their time is planned time in payshard.availability';
+COMMENT ON COLUMN payshard.incidents.opened IS 'when each of shards was open again, in their order; null: not yet';
+COMMENT ON COLUMN payshard.incidents.went_on IS 'when each of paused did not wait any more, in their order';
 
 CREATE VIEW payshard.availability AS
 WITH cluster AS (
-	SELECT min(changed_at) AS since, pg_catalog.now() AS until FROM payshard.map_history HAVING count(*) > 0
+	SELECT min(at) AS since, pg_catalog.now() AS until FROM payshard.map_times() HAVING count(*) > 0
 ), added AS (
 	SELECT node, min(at) AS since FROM payshard.events WHERE kind = 'node_added' GROUP BY node
 ), incident AS (
 	SELECT * FROM payshard.incidents WHERE kind <> 'rebuild'
+), stop AS (
+	SELECT p.*, tstzrange(p.since, greatest(p.since, coalesce(p.until, pg_catalog.now()))) AS span FROM payshard.stops p
 ), watched AS (
 	SELECT coalesce(range_agg(tstzrange(since, CASE WHEN until > pg_catalog.now() - interval '15 seconds'
 		THEN greatest(until, pg_catalog.now()) ELSE until + interval '5 seconds' END)), '{}') AS spans
@@ -1089,11 +1181,13 @@ WITH cluster AS (
 	SELECT p.node_id, range_agg(tstzrange(p.since, coalesce(p.until, pg_catalog.now()))) AS spans
 	FROM payshard.planned p GROUP BY p.node_id
 ), shard_outage AS (
-	SELECT s AS shard, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(i.open_again, pg_catalog.now()))) AS span
-	FROM incident i, unnest(i.shards) s
+	SELECT s.shard, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(s.at, pg_catalog.now()))) AS span
+	FROM incident i, unnest(i.shards, i.opened) s(shard, at) WHERE i.kind NOT IN ('held', 'failing', 'no lease', 'frozen')
 	UNION ALL
-	SELECT s, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(i.resumed, pg_catalog.now())))
-	FROM incident i, unnest(i.paused) s
+	SELECT s.shard, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(s.at, pg_catalog.now())))
+	FROM incident i, unnest(i.paused, i.went_on) s(shard, at)
+	UNION ALL
+	SELECT p.shard, p.node, p.span FROM stop p
 ), subject AS (
 	SELECT 'cluster' AS scope, c.since, m.name, 0 AS place,
 		(SELECT coalesce(range_agg(o.span), '{}') FROM shard_outage o) AS outages,
@@ -1103,7 +1197,8 @@ WITH cluster AS (
 	UNION ALL
 	SELECT 'node', a.since, n.name, n.node_id,
 		(SELECT coalesce(range_agg(tstzrange(i.failed, greatest(i.failed, coalesce(i.returned, pg_catalog.now())))), '{}')
-			FROM incident i WHERE i.node = n.name),
+			-- with commits that are held or fail it still takes part
+			FROM incident i WHERE i.node = n.name AND i.kind NOT IN ('held', 'failing')),
 		(SELECT coalesce(range_agg(x), '{}') FROM maintenance p, unnest(p.spans) x WHERE p.node_id = n.node_id)
 	FROM payshard.show_nodes() n JOIN added a ON a.node = n.name
 	UNION ALL
@@ -1127,13 +1222,13 @@ SELECT scope, name, since, window_s, window_s - down_s - planned_s - unknown_s A
 		THEN floor(-log((down_s / (window_s - planned_s - unknown_s))::numeric))::int ELSE 0 END AS nines
 FROM measured
 ORDER BY scope, place;
-COMMENT ON VIEW payshard.availability IS 'uptime / total time of the cluster, of every node and shard, from the intervals of payshard.incidents; planned and unknown time are kept apart and belong to neither';
+COMMENT ON VIEW payshard.availability IS 'uptime / total time of the cluster, of every node and shard, from the intervals of payshard.incidents and payshard.stops; what lies in several of them counts once; planned and unknown time are kept apart and belong to neither';
 COMMENT ON COLUMN payshard.availability.scope IS 'cluster: down while any shard is; node: down while it does not take part; shard: down while payments in it cannot commit';
 COMMENT ON COLUMN payshard.availability.name IS 'node or shard';
 COMMENT ON COLUMN payshard.availability.since IS 'begin of the time that is looked at: the cluster''s creation, or the addition of the node';
 COMMENT ON COLUMN payshard.availability.window_s IS 'seconds from then until now';
 COMMENT ON COLUMN payshard.availability.up_s IS 'seconds up';
-COMMENT ON COLUMN payshard.availability.down_s IS 'seconds down: from the last answer of the node that failed until its shards were open';
+COMMENT ON COLUMN payshard.availability.down_s IS 'seconds down: from the last answer of the node that failed until its shards were open, and stops without a change of the map of half a second or more';
 COMMENT ON COLUMN payshard.availability.planned_s IS 'seconds down within maintenance and drills (payshard.planned)';
 COMMENT ON COLUMN payshard.availability.unknown_s IS 'seconds in which no node watched';
 COMMENT ON COLUMN payshard.availability.availability IS 'up_s / (up_s + down_s)';
@@ -1165,7 +1260,7 @@ COMMENT ON COLUMN payshard.recovery_stats.mttr_s IS 'mean time to recovery: from
 COMMENT ON COLUMN payshard.recovery_stats.mtbf_s IS 'mean time between failures: uptime of the cluster / incidents';
 COMMENT ON COLUMN payshard.recovery_stats.worst_s IS 'longest such time';
 COMMENT ON COLUMN payshard.recovery_stats.p95_s IS '95 of 100 were not longer than this';
-COMMENT ON COLUMN payshard.recovery_stats.fault_s IS 'fault time: from failed to decided, all incidents together';
+COMMENT ON COLUMN payshard.recovery_stats.fault_s IS 'fault time: from failed to decided, all incidents together; where no map has changed, until payments were taken again';
 COMMENT ON COLUMN payshard.recovery_stats.recovery_s IS 'recovery time: from decided until the last shard accepts payments again';
 COMMENT ON COLUMN payshard.recovery_stats.unavailability_ratio IS '(fault time + recovery time) / total time, where incidents that overlap count once and planned and unknown time not at all';
 COMMENT ON COLUMN payshard.recovery_stats.transactions_lost IS 'acknowledged transactions lost; anything but 0 is a bug';
@@ -1235,7 +1330,8 @@ BEGIN
 		INTO result FROM payshard.replication r;
 	SELECT result || coalesce(E'\n\nlast incidents\n' || string_agg(format('  %s  %-8s %-8s %s', to_char(i.failed, 'YYYY-MM-DD HH24:MI:SS.MS'),
 			i.node, i.kind, CASE
-				WHEN i.kind = 'silent' THEN 'nothing decided yet; see payshard.failover()'
+				WHEN i.kind = 'silent' AND i.open_again IS NULL THEN 'nothing decided yet; see payshard.failover()'
+				WHEN i.open_again IS NULL AND i.epoch IS NULL THEN 'payments wait, or fail'
 				WHEN i.open_again IS NULL THEN 'shards not open yet'
 				ELSE format('%s, %s', coalesce('payments waited ' || round(extract(epoch FROM greatest(
 					CASE WHEN i.shards <> '{}' THEN i.open_again END, CASE WHEN i.paused <> '{}' THEN i.resumed END) - i.failed), 3) || ' s', 'no payment waited'),
@@ -1255,8 +1351,8 @@ DO $$
 DECLARE
 	f regprocedure;
 	v regclass;
-	views constant text[] := '{nodes,leases,shards,placements,moves,balance,jobs,tables,replication,in_doubt,stat_commits,silences,events,planned,incidents,availability,recovery_stats}';
-	for_monitor constant text[] := '{show_nodes,show_leases,show_shards,show_placements,show_moves,show_balance,show_replication,show_stats,journal_entries,map_changes,map_incidents,total_seconds,status,ring}';
+	views constant text[] := '{nodes,leases,shards,placements,moves,balance,jobs,tables,replication,in_doubt,stat_commits,silences,events,stops,planned,incidents,availability,recovery_stats}';
+	for_monitor constant text[] := '{show_nodes,show_leases,show_shards,show_placements,show_moves,show_balance,show_replication,show_stats,journal_entries,map_changes,map_incidents,map_times,total_seconds,status,ring}';
 	for_admin constant text[] := '{create_cluster,add_node,remove_node,set_node,failover,switchover,rebuild_node,start_maintenance,stop_maintenance,drill,rebalance_plan,rebalance_start,rebalance_wait,rebalance_stop,verify,repair,stat_reset,resolve_in_doubt,grant_peer}';
 BEGIN
 	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'payshard'::regnamespace

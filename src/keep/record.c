@@ -6,9 +6,12 @@
  * (a) Silences: a node that does not answer, with the time of its last answer,
  *	   and that it is back.  A silence shorter than PS_SILENCE_MS is no event,
  *	   unless the node has a new incarnation after it.
- * (b) This node watches: payshard.watch_span is extended, so that time in which
+ * (b) Outages: when this node could not acknowledge payments of its shards
+ *	   though the map says nothing of it (node/outage.h).  What lasts is written
+ *	   down once, too: the node may not live to see its end.
+ * (c) This node watches: payshard.watch_span is extended, so that time in which
  *	   nobody looked is known as such.
- * (c) From every node that answers: maps that this node has missed, and what
+ * (d) From every node that answers: maps that this node has missed, and what
  *	   the other has written down since.  All nodes end up with the same rows.
  */
 #include "postgres.h"
@@ -22,6 +25,7 @@
 #include "node/event.h"
 #include "node/lease.h"
 #include "node/map.h"
+#include "node/outage.h"
 #include "node/settings.h"
 #include "node/silence.h"
 #include "utils/builtins.h"
@@ -30,6 +34,7 @@
 
 #define PS_SILENCE_MS 1000
 #define PS_SPAN_MS 5000
+#define PS_SAME_MS 250			/* two begins this near each other are one */
 #define PS_RECORD_CALL_MS 1000	/* the other duties wait meanwhile */
 
 /* What has been logged about one node. */
@@ -40,13 +45,31 @@ typedef struct Noted
 	uint64		incarnation;	/* the node's, at the last look */
 } Noted;
 
+/* An outage of a shard that was written down as begun. */
+typedef struct Lasting
+{
+	TimestampTz since;
+	TimestampTz gone_at;		/* first look that did not find it; 0 = the last one did */
+	bool		is_missed;		/* the look before this one did not find it, either */
+	bool		is_open;		/* its end is not written down */
+} Lasting;
+
 static Noted noted[PS_NODES_MAX];
+static Lasting lasting[PS_OUTAGE_CAUSES][PS_SHARDS_MAX];
 static TimestampTz noted_since = 0;	/* this run of the keeper */
 
+/* With the shards that it is primary of: what it cannot note itself, should it die. */
 static void
 note_lost(uint32 id, TimestampTz since)
 {
-	ps_event_write("peer_lost", id, since, NULL);
+	int		   *shards = palloc(sizeof(int) * PS_SHARDS_MAX);
+	int			n = 0;
+	PsMapShard	shard;
+
+	for (int s = 0; s < ps_map_n_shards(); s++)
+		if (ps_map_shard(s, &shard) && shard.primary == id)
+			shards[n++] = s;
+	ps_event_write_span("peer_lost", id, since, 0, shards, n, NULL);
 	noted[id].since = since;
 	noted[id].is_over = false;
 }
@@ -88,6 +111,153 @@ note_silence(const PsMapNode *node)
 	last->incarnation = node->incarnation;
 }
 
+static void
+write_outage(const char *kind, const PsOutage *outage)
+{
+	int		   *shards = palloc(sizeof(int) * PS_SHARDS_MAX);
+	int			n = 0;
+
+	for (int s = 0; s < PS_SHARDS_MAX; s++)
+		if (outage->shards[s / 64] & (UINT64CONST(1) << (s % 64)))
+			shards[n++] = s;
+	ps_event_write_span(kind, ps_map_self(), outage->since, outage->until, shards, n,
+						ps_outage_name(outage->cause));
+}
+
+static bool
+has_shard(const PsOutage *outage, int shard)
+{
+	return (outage->shards[shard / 64] & (UINT64CONST(1) << (shard % 64))) != 0;
+}
+
+/* Of an outage that lasts: the shards of which it has not been written down. */
+static bool
+take_news(PsOutage *outage)
+{
+	bool		has = false;
+
+	for (int s = 0; s < PS_SHARDS_MAX; s++)
+	{
+		Lasting    *shard = &lasting[outage->cause][s];
+
+		if (!has_shard(outage, s))
+			continue;
+		if (shard->is_open)
+			outage->shards[s / 64] &= ~(UINT64CONST(1) << (s % 64));
+		else
+		{
+			shard->since = outage->since;
+			shard->is_open = true;
+			has = true;
+		}
+		shard->gone_at = 0;
+	}
+	return has;
+}
+
+/*
+ * An outage that is over is the end of what was written down of its shards, also of
+ * what had begun before: when its copy was silent, and nobody tried at first.
+ */
+static void
+write_ended(const PsOutage *outage)
+{
+	Lasting    *shards = lasting[outage->cause];
+
+	for (int s = 0; s < PS_SHARDS_MAX; s++)
+	{
+		PsOutage	whole = {shards[s].since, outage->until, outage->cause, {0}};
+		bool		is_early = shards[s].is_open &&
+			shards[s].since + PS_SAME_MS * INT64CONST(1000) < outage->since;
+
+		if (!has_shard(outage, s) || !is_early)
+			continue;
+		for (int t = s; t < PS_SHARDS_MAX; t++)
+			if (has_shard(outage, t) && shards[t].is_open && shards[t].since == whole.since)
+			{
+				whole.shards[t / 64] |= UINT64CONST(1) << (t % 64);
+				shards[t].is_open = false;
+			}
+		write_outage("payments_resumed", &whole);
+	}
+	for (int s = 0; s < PS_SHARDS_MAX; s++)
+		if (has_shard(outage, s))
+			shards[s].is_open = false;
+	write_outage("payments_resumed", outage);
+}
+
+/* Was a shard not found at two looks? */
+static bool
+is_gone(const Lasting *shard)
+{
+	return shard->is_open && shard->gone_at != 0 && shard->is_missed;
+}
+
+/*
+ * What has lasted, is not found any more and was not told as ended, is over as
+ * the map has changed: a copy left the in-sync set.
+ */
+static void
+close_gone(uint32 cause)
+{
+	Lasting    *shards = lasting[cause];
+
+	for (int s = 0; s < PS_SHARDS_MAX; s++)
+	{
+		PsOutage	outage = {shards[s].since, shards[s].gone_at, cause, {0}};
+
+		if (!is_gone(&shards[s]))
+		{
+			shards[s].is_missed = shards[s].gone_at != 0;
+			continue;
+		}
+		for (int t = s; t < PS_SHARDS_MAX; t++)
+			if (is_gone(&shards[t]) && shards[t].since == outage.since &&
+				shards[t].gone_at == outage.until)
+			{
+				outage.shards[t / 64] |= UINT64CONST(1) << (t % 64);
+				shards[t].is_open = false;
+			}
+		write_outage("payments_resumed", &outage);
+	}
+}
+
+/* Before a look at what lasts: whatever is not found now is gone since now. */
+static void
+begin_look(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int cause = 0; cause < PS_OUTAGE_CAUSES; cause++)
+		for (int s = 0; s < PS_SHARDS_MAX; s++)
+			if (lasting[cause][s].is_open && lasting[cause][s].gone_at == 0)
+				lasting[cause][s].gone_at = now;
+}
+
+/* (b) */
+static void
+note_outages(void)
+{
+	static PsOutage outages[PS_OUTAGES_MAX];
+	int			n = ps_outage_ended(outages, PS_OUTAGES_MAX);
+
+	for (int i = 0; i < n; i++)
+		write_ended(&outages[i]);
+	if (n > 0)
+	{
+		CommitTransactionCommand();
+		StartTransactionCommand();
+		ps_outage_forget(n);
+	}
+	begin_look();
+	n = ps_outage_lasting(outages, PS_OUTAGES_MAX);
+	for (int i = 0; i < n; i++)
+		if (take_news(&outages[i]))
+			write_outage("payments_stopped", &outages[i]);
+	for (uint32 cause = 0; cause < PS_OUTAGE_CAUSES; cause++)
+		close_gone(cause);
+}
+
 /*
  * Silences that a former run of the keeper has left open: their end was not
  * seen, unless they last.
@@ -112,7 +282,7 @@ close_stale(const PsMap *map)
 	}
 }
 
-/* (b) */
+/* (c) */
 static void
 extend_span(void)
 {
@@ -158,7 +328,7 @@ fetch(PGconn *conn, const char *sql, char *arg, const char *insert)
 	return ok;
 }
 
-/* (c) for one node */
+/* (d) for one node */
 static void
 catch_up(const PsMapNode *node)
 {
@@ -207,7 +377,10 @@ ps_duty_record(void)
 	PsMap	   *map;
 	bool		is_due = ps_now() >= next;
 
-	if (ps_map_incarnation() == 0 || (map = ps_map_copy()) == NULL)
+	if (ps_map_incarnation() == 0)
+		return false;
+	note_outages();
+	if ((map = ps_map_copy()) == NULL)
 		return false;
 	for (int i = 0; i < map->n_nodes; i++)
 		if (map->nodes[i].id != ps_map_self())

@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "node/identity.h"
 #include "node/map.h"
+#include "node/outage.h"
 #include "node/settings.h"
 #include "node/suspicion.h"
 #include "node/tables.h"
@@ -133,6 +134,7 @@ payshard_keeper_main(Datum arg)
 		bool		haste = false;
 
 		MemoryContextSwitchTo(loop);
+		ps_outage_beat();
 		for (int i = 0; i < lengthof(duties); i++)
 			haste |= run_duty(i);
 		MemoryContextReset(loop);

@@ -11,15 +11,34 @@
 #include "executor/spi.h"
 #include "node/event.h"
 #include "node/map.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
+
+static Datum
+int_array(const int *numbers, int n)
+{
+	Datum	   *values = palloc(sizeof(Datum) * n);
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int32GetDatum(numbers[i]);
+	return PointerGetDatum(construct_array(values, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+}
 
 void
 ps_event_write(const char *kind, uint32 node, TimestampTz since, const char *detail)
 {
-	Oid			types[5] = {INT4OID, TEXTOID, INT4OID, TIMESTAMPTZOID, TEXTOID};
-	Datum		values[5];
-	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
+	ps_event_write_span(kind, node, since, 0, NULL, 0, detail);
+}
+
+void
+ps_event_write_span(const char *kind, uint32 node, TimestampTz since, TimestampTz until,
+					const int *shards, int n, const char *detail)
+{
+	Oid			types[7] = {INT4OID, TEXTOID, INT4OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID,
+	INT4ARRAYOID};
+	Datum		values[7];
+	char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
 
 	if (ps_map_self() == 0)
 		return;
@@ -30,10 +49,14 @@ ps_event_write(const char *kind, uint32 node, TimestampTz since, const char *det
 	nulls[3] = since == 0 ? 'n' : ' ';
 	values[4] = detail ? CStringGetTextDatum(detail) : (Datum) 0;
 	nulls[4] = detail ? ' ' : 'n';
+	values[5] = TimestampTzGetDatum(until);
+	nulls[5] = until == 0 ? 'n' : ' ';
+	values[6] = n > 0 ? int_array(shards, n) : (Datum) 0;
+	nulls[6] = n > 0 ? ' ' : 'n';
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_execute_with_args("INSERT INTO payshard.event_log (observer, kind, node, since, detail) "
-						  "VALUES ($1, $2, $3, $4, $5)", 5, types, values, nulls, false, 0);
+	SPI_execute_with_args("INSERT INTO payshard.event_log (observer, kind, node, since, detail, until, shards) "
+						  "VALUES ($1, $2, $3, $4, $5, $6, $7)", 7, types, values, nulls, false, 0);
 	PopActiveSnapshot();
 	SPI_finish();
 }

@@ -192,7 +192,7 @@ take_turn(const char *point, char *action, size_t size, uint64 *id)
 		*id = fault->id;
 		if (strcmp(action, "pause") == 0)
 			fault->paused = true;
-		else
+		else if (strcmp(action, "full") != 0)
 			disarm(fault);
 	}
 	SpinLockRelease(&shared_faults->mutex);
@@ -216,6 +216,9 @@ ps_fault_hit(const char *point)
 						errmsg("fault point \"%s\"", point)));
 	else if (strcmp(action, "disconnect") == 0)
 		ereport(FATAL, (errcode(ERRCODE_ADMIN_SHUTDOWN),
+						errmsg("fault point \"%s\"", point)));
+	else if (strcmp(action, "full") == 0)
+		ereport(ERROR, (errcode(ERRCODE_DISK_FULL),
 						errmsg("fault point \"%s\"", point)));
 	else
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),

@@ -6,6 +6,7 @@
  * server by the test-only extension payshard_fault:
  *
  *	error		ereport(ERROR)
+ *	full		ereport(ERROR), as of a full disk, at each passage until it is disarmed
  *	panic		ereport(PANIC): the server crashes and restarts
  *	pause		waits until the point is disarmed
  *	disconnect	ereport(FATAL): this process, and so its connection, ends

@@ -32,6 +32,7 @@
 #include "node/fault.h"
 #include "node/lease.h"
 #include "node/map.h"
+#include "node/outage.h"
 #include "node/settings.h"
 #include "port/pg_bitutils.h"
 #include "utils/wait_event.h"
@@ -57,6 +58,22 @@ ps_lease_init(PsSharedLease *lease)
 	lease->bound_until = PG_UINT64_MAX; /* until the acceptor is read */
 	lease->accepted_epoch = PG_UINT64_MAX;
 	lease->accepted_deposes = ~UINT64CONST(0);
+}
+
+/*
+ * With the lock held: the lease is to last until then.  An answer that comes late
+ * makes it last longer in the past, when nobody knew of it: it was lost before.
+ */
+static void
+note_lost(uint64 until)
+{
+	uint64		was = pg_atomic_read_u64(&LEASE->until);
+	uint64		now = ps_clock_us();
+
+	if (until > now)
+		LEASE->lost_us = 0;
+	else if (LEASE->lost_us == 0)
+		LEASE->lost_us = Min(was, now);
 }
 
 /*
@@ -87,6 +104,7 @@ work_out(void)
 			if (as_long >= needed)
 				until = LEASE->granted_until[i];
 		}
+	note_lost(until);
 	pg_atomic_write_u64(&LEASE->until, until);
 }
 
@@ -96,6 +114,7 @@ ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 {
 	uint64		us = (uint64) promised_ms * 1000;
 	bool		is_news = !ps_lease_held();
+	uint64		lost = ps_lease_lost_us();
 
 	SpinLockAcquire(&LEASE->lock);
 	if (promised_ms > 0 && epoch >= LEASE->since_epoch &&
@@ -109,8 +128,26 @@ ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 	/* whatever else gives a lease is a map or an incarnation, and told by these */
 	is_news &= ps_lease_held();
 	if (is_news)
+	{
 		ConditionVariableBroadcast(&ps_shared->map_changed);
+		ps_outage_node(lost, PS_OUTAGE_NO_LEASE);
+	}
 	return is_news;
+}
+
+uint64
+ps_lease_lost_us(void)
+{
+	uint64		until = pg_atomic_read_u64(&LEASE->until);
+	uint64		lost;
+
+	if (until > ps_clock_us())
+		return 0;
+	SpinLockAcquire(&LEASE->lock);
+	lost = LEASE->lost_us != 0 ? LEASE->lost_us : until;
+	SpinLockRelease(&LEASE->lock);
+	/* before it took its incarnation it served nothing: the map tells */
+	return Max(lost, pg_atomic_read_u64(&ps_shared->started_us));
 }
 
 void

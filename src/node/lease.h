@@ -104,6 +104,9 @@ extern void ps_lease_acceptor_loaded(uint64 accepted_epoch, uint32 promised_ms);
 /* For views: ms left of what `node` has promised this one. */
 extern uint64 ps_lease_granted_ms(uint32 node);
 
+/* Since when has this node no lease? us on ps_clock_us; 0 = it has one. */
+extern uint64 ps_lease_lost_us(void);
+
 /* Has this node, which has started, been without a lease for that long? */
 extern bool ps_lease_missed_for(int ms);
 

@@ -11,6 +11,7 @@
 #include "compat.h"
 #include "miscadmin.h"
 #include "node/lease.h"
+#include "node/outage.h"
 #include "node/runs.h"
 #include "node/settings.h"
 #include "node/shared.h"
@@ -102,6 +103,7 @@ init_struct(PsShared *shared)
 	ConditionVariableInit(&shared->queue.changed);
 	shared->queue.data = (char *) shared + struct_bytes();
 	ConditionVariableInit(&shared->hold.left);
+	ps_outage_init(&shared->outages);
 	shared->n_waiters = n_waiters();
 }
 

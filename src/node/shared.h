@@ -8,7 +8,7 @@
  *	   exclusive by who adopts a map.
  *	2. queue.lock: sequence numbers, the queue's bytes, who waits for what.
  *	3. map_lock: the chosen map.
- *	4. lease.lock: a spinlock, nothing is taken under it.
+ *	4. lease.lock, outages.lock: spinlocks, nothing is taken under them.
  * Atomics are read without a lock.
  */
 #ifndef PS_NODE_SHARED_H
@@ -132,6 +132,8 @@ typedef struct PsSharedLease
 	PsNodeSet	others;			/* voters of the adopted map, without this node */
 	uint64		epoch;			/* of that map */
 	uint64		since_epoch;	/* what was asked under an older map does not count */
+	uint64		lost_us;		/* since when there is none; 0 = there is one, or was when
+								 * `until` was worked out last */
 	uint64		barred_epoch;	/* nothing is served before this map is adopted */
 	uint64		missed_since;	/* the keeper's: when it saw a lease last */
 	uint64		granted_until[PS_NODES_MAX];	/* by each voter, less the margin */
@@ -143,6 +145,37 @@ typedef struct PsSharedLease
 	uint64		accepted_epoch; /* of the map accepted last, perhaps not chosen */
 	PsNodeSet	accepted_deposes;	/* who loses by it */
 } PsSharedLease;
+
+/* Payments of one shard at this primary (outage.h); us on the lease's clock. */
+typedef struct PsSharedDoor
+{
+	pg_atomic_uint64 acked_us;	/* the last one was acknowledged; 0 = none yet */
+	pg_atomic_uint64 tried_us;	/* the first one after that which waits for long, or
+								 * failed, began; 0 = there is none */
+	pg_atomic_uint64 failed_us; /* the last such one waited, or failed */
+	pg_atomic_uint32 cause;		/* of the first one (PsOutageCause) */
+} PsSharedDoor;
+
+#define PS_OUTAGES_MAX 128
+
+/* Outages that are over and not in the log yet; of what shards: outage.h. */
+typedef struct PsOutage
+{
+	TimestampTz since;
+	TimestampTz until;			/* 0 = it lasts */
+	uint32		cause;			/* PsOutageCause */
+	uint64		shards[PS_HOLD_WORDS];
+} PsOutage;
+
+typedef struct PsSharedOutages
+{
+	pg_atomic_uint64 beat_us;	/* one of the background processes moved last; 0 = none yet */
+	PsSharedDoor doors[PS_SHARDS_MAX];
+	slock_t		lock;			/* the fields below */
+	int			n_ended;
+	int			n_taken;		/* so many of them the keeper is writing down */
+	PsOutage	ended[PS_OUTAGES_MAX];
+} PsSharedOutages;
 
 typedef struct PsShared
 {
@@ -171,6 +204,7 @@ typedef struct PsShared
 	PsSharedOrigin origins[PS_NODES_MAX];
 	PsSharedQueue queue;
 	PsSharedHold hold;
+	PsSharedOutages outages;
 	int			n_waiters;
 	PsSharedWaiter waiters[FLEXIBLE_ARRAY_MEMBER];
 } PsShared;

@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "node/outage.h"
 #include "node/shared.h"
 #include "node/silence.h"
 
@@ -32,6 +33,7 @@ ps_silence_end(uint32 node)
 	pg_write_barrier();
 	pg_atomic_write_u64(&peer->former_to, GetCurrentTimestamp());
 	pg_atomic_write_u64(&peer->silent_from, 0);
+	ps_outage_copy(node, (TimestampTz) from);
 	ps_wake_keeper();
 }
 

@@ -13,8 +13,7 @@
  * shards: what nobody could write until "open again" (it was their primary).
  * paused: what waited for its answer until "resumed" (it was in sync there).
  *
- * Clocks of proposers may differ: a map counts as chosen no earlier than the
- * one before.
+ * When a map was chosen: times.c.
  */
 #include "postgres.h"
 
@@ -56,6 +55,8 @@ typedef struct Incident
 	TimestampTz returned;
 	bool		shards[PS_SHARDS_MAX];
 	bool		paused[PS_SHARDS_MAX];
+	TimestampTz opened[PS_SHARDS_MAX];	/* each of the shards; 0 = not yet */
+	TimestampTz went_on[PS_SHARDS_MAX]; /* each of the paused */
 	int64		entries;		/* rolled forward */
 	char		reason[PS_REASON_MAX];
 } Incident;
@@ -246,6 +247,7 @@ take_step(Incident *incident, PsMap *before, PsMap *after, uint32 id,
 			before->shards[s].primary != id && before->shards[s].primary != 0)
 		{
 			incident->paused[s] = true;
+			incident->went_on[s] = 0;
 			incident->resumed = 0;
 		}
 	if (kind > incident->kind)
@@ -258,8 +260,19 @@ take_step(Incident *incident, PsMap *before, PsMap *after, uint32 id,
 		if (before->shards[s].primary == id)
 		{
 			incident->shards[s] = true;
+			incident->opened[s] = 0;
 			incident->open = 0;
 		}
+}
+
+/* One shard of an incident in a map: does it stand still, or since when does it no more? */
+static void
+note_shard(bool stands, TimestampTz at, bool *all_go_on, TimestampTz *since)
+{
+	if (stands)
+		*all_go_on = false;
+	else if (*since == 0)
+		*since = at;
 }
 
 /* What a map says of an incident that is under way; true = it is over. */
@@ -277,12 +290,12 @@ follow(Incident *incident, PsMap *after, uint32 id, TimestampTz at)
 	{
 		const PsMapShard *shard = &after->shards[s];
 
-		if (incident->shards[s] && (shard->waits != 0 || shard->primary == 0 ||
-									ps_map_node(after, shard->primary)->state != PS_NODE_UP))
-			is_open = false;
-		if (incident->kind < INCIDENT_RESTART && incident->paused[s] &&
-			PS_HAS_NODE(shard->in_sync, id))
-			is_resumed = false;
+		bool		waits = shard->waits != 0 || shard->primary == 0 ||
+			ps_map_node(after, shard->primary)->state != PS_NODE_UP;
+		bool		is_held = incident->kind < INCIDENT_RESTART && PS_HAS_NODE(shard->in_sync, id);
+
+		note_shard(incident->shards[s] && waits, at, &is_open, &incident->opened[s]);
+		note_shard(incident->paused[s] && is_held, at, &is_resumed, &incident->went_on[s]);
 		if (PS_HAS_NODE(shard->waits, id) ||
 			PS_HAS_NODE(shard->placements & ~shard->in_sync & ~shard->arriving, id))
 			is_back = false;
@@ -311,6 +324,19 @@ put_set(PsOut *out, const bool *set, int n_shards)
 	ps_out_ints(out, shards, n);
 }
 
+/* When each shard of a set went on; an incident that waits for some tells null for those. */
+static void
+put_times(PsOut *out, const bool *set, const TimestampTz *times, int n_shards)
+{
+	TimestampTz *values = palloc(sizeof(TimestampTz) * PS_SHARDS_MAX);
+	int			n = 0;
+
+	for (int s = 0; s < n_shards; s++)
+		if (set[s])
+			values[n++] = times[s];
+	ps_out_times(out, values, n);
+}
+
 static void
 put_incident(PsOut *out, const Incident *incident, const PsMap *map, uint32 id, TimestampTz back)
 {
@@ -326,6 +352,8 @@ put_incident(PsOut *out, const Incident *incident, const PsMap *map, uint32 id, 
 	ps_out_time(out, back);
 	put_set(out, incident->shards, map->n_shards);
 	put_set(out, incident->paused, map->n_shards);
+	put_times(out, incident->shards, incident->opened, map->n_shards);
+	put_times(out, incident->paused, incident->went_on, map->n_shards);
 	ps_out_int(out, incident->entries);
 	ps_out_text(out, incident->reason);
 	ps_out_row(out);
@@ -357,7 +385,8 @@ step(PsOut *out, Incident *incidents, PsMap *before, PsMap *after, TimestampTz a
 static void
 walk_history(PsOut *out, Incident *incidents)
 {
-	Portal		portal = SPI_cursor_open_with_args(NULL, "SELECT value, changed_at FROM payshard.map_history ORDER BY epoch",
+	Portal		portal = SPI_cursor_open_with_args(NULL, "SELECT h.value, t.at FROM payshard.map_history h "
+												   "JOIN payshard.map_times() t USING (epoch) ORDER BY h.epoch",
 												   0, NULL, NULL, NULL, true, 0);
 	PsMap	   *before = NULL;
 	TimestampTz at = 0;
@@ -375,7 +404,7 @@ walk_history(PsOut *out, Incident *incidents)
 		row = SPI_tuptable->vals[0];
 		desc = SPI_tuptable->tupdesc;
 		after = read_map(DatumGetByteaPP(SPI_getbinval(row, desc, 1, &isnull)));
-		at = Max(at, DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &isnull)));
+		at = DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &isnull));
 		if (before)
 		{
 			step(out, incidents, before, after, at);

@@ -80,6 +80,26 @@ ps_out_ints(PsOut *out, const int *values, int n)
 	put(out, PointerGetDatum(array), false);
 }
 
+void
+ps_out_times(PsOut *out, const TimestampTz *values, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * (n + 1));
+	bool	   *nulls = palloc(n + 1);
+	int			dims[1] = {n};
+	int			lower[1] = {1};
+	ArrayType  *array;
+
+	for (int i = 0; i < n; i++)
+	{
+		elements[i] = TimestampTzGetDatum(values[i]);
+		nulls[i] = values[i] == 0;
+	}
+	array = n == 0 ? construct_empty_array(TIMESTAMPTZOID) :
+		construct_md_array(elements, nulls, 1, dims, lower, TIMESTAMPTZOID, sizeof(TimestampTz),
+						   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+	put(out, PointerGetDatum(array), false);
+}
+
 static const char *
 name_of(const PsMap *map, uint32 id)
 {

@@ -41,6 +41,8 @@ extern void ps_out_double(PsOut *out, double value);
 extern void ps_out_null(PsOut *out);
 /* int4[] */
 extern void ps_out_ints(PsOut *out, const int *values, int n);
+/* timestamptz[]; 0 = null */
+extern void ps_out_times(PsOut *out, const TimestampTz *values, int n);
 /* text[] of the names of a set of nodes, ascending by id */
 extern void ps_out_nodes(PsOut *out, const PsMap *map, PsNodeSet set);
 /* the name of a node, "node 7" when the map has it not; 0 = null */

@@ -35,6 +35,7 @@
 #include "miscadmin.h"
 #include "node/fault.h"
 #include "node/map.h"
+#include "node/outage.h"
 #include "node/relation.h"
 #include "node/runs.h"
 #include "node/settings.h"
@@ -58,7 +59,7 @@
 #include "write/target.h"
 
 #define PS_APPLY_BATCHES 64		/* journal rows per transaction */
-#define PS_APPLY_NAP_MS 1000
+#define PS_APPLY_NAP_MS 500
 #define PS_APPLY_RETRY_MS 500
 
 /* From where on a shard's placement follows which stream. */
@@ -487,6 +488,7 @@ payshard_apply_main(Datum arg)
 
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
+		ps_outage_beat();
 		for (uint32 id = 1; id < PS_NODES_MAX; id++)
 			more |= try_origin(id, &failed);
 		CHECK_FOR_INTERRUPTS();

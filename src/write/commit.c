@@ -31,6 +31,7 @@
 #include "node/fault.h"
 #include "node/lease.h"
 #include "node/map.h"
+#include "node/outage.h"
 #include "node/settings.h"
 #include "node/stats.h"
 #include "storage/latch.h"
@@ -50,6 +51,8 @@ static enum
 	COMMIT_UNDECIDED,			/* enqueued */
 	COMMIT_MUST,				/* after (d): critical section */
 } stage = COMMIT_IDLE;
+
+static uint64 begun_us = 0;		/* its begin, on the lease's clock; 0 = it has not begun */
 
 /*
  * The write-set as records for the queue, in TopTransactionContext; the queue
@@ -169,6 +172,16 @@ look(PsEntry *entry)
 	return outcome == PS_OUTCOME_ACKED ? PS_OUTCOME_WAIT : outcome;
 }
 
+/* A commit that waits for long, or fails, is an outage of its shards (S3). */
+static void
+note_tried(PsOutageCause cause)
+{
+	const PsWriteSet *set = ps_write_set();
+
+	for (int i = 0; i < set->n_touched; i++)
+		ps_outage_tried(set->touched[i].shard, begun_us, cause);
+}
+
 /* (b): returns when every in-sync member has it, with the map held. */
 static void
 await_members(PsEntry *entry)
@@ -219,6 +232,8 @@ await_members(PsEntry *entry)
 					 errdetail("The other copies of its shards did not answer, nor did a majority take them out. The transaction is aborted on all nodes."),
 					 errhint("Retry when payshard.nodes shows a majority.")));
 		}
+		if (ps_clock_us() > begun_us + PS_OUTAGE_MS * 1000)
+			note_tried(PS_OUTAGE_HELD);
 		nap(ps_keepalive_ms);
 	}
 }
@@ -307,6 +322,7 @@ pre_commit(void)
 	ps_session_pre_commit();
 	if (set->n_touched == 0 || set->n_chunks == 0)
 		return;
+	begun_us = ps_clock_us();
 	(void) ps_lease_require();	/* W2 looks at the terms again */
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	entry = encode_entry(set);
@@ -321,14 +337,19 @@ pre_commit(void)
 static void
 at_commit(void)
 {
+	const PsWriteSet *set = ps_write_set();
+
 	if (stage == COMMIT_MUST)
 	{
 		PS_FAULT("commit.after_local");
 		ps_queue_resolve();
 		ps_stat_add(PS_STAT_COMMITS, 1);
+		for (int i = 0; i < set->n_touched; i++)
+			ps_outage_acked(set->touched[i].shard, begun_us);
 		END_CRIT_SECTION();
 	}
 	stage = COMMIT_IDLE;
+	begun_us = 0;
 	ps_map_at_commit();
 	ps_journal_at_commit();
 }
@@ -349,6 +370,7 @@ at_abort(void)
 		ps_wake_keeper();
 	}
 	stage = COMMIT_IDLE;
+	begun_us = 0;
 	ps_map_at_abort();
 	ps_journal_at_abort();
 }
@@ -402,9 +424,47 @@ on_subxact(SubXactEvent event, SubTransactionId id, SubTransactionId parent, voi
 	ps_session_subxact(event, id);
 }
 
+static emit_log_hook_type previous_on_error = NULL;
+
+/* When the statement began, on the lease's clock. */
+static uint64
+statement_us(void)
+{
+	TimestampTz passed = GetCurrentTimestamp() - GetCurrentStatementStartTimestamp();
+
+	return ps_clock_us() - (uint64) Max(passed, 0);
+}
+
+/* Does such an error say that this node cannot take payments just now? */
+static bool
+is_outage(int code)
+{
+	int			class = ERRCODE_TO_CATEGORY(code);
+
+	return class == ERRCODE_INSUFFICIENT_RESOURCES || class == ERRCODE_SYSTEM_ERROR ||
+		code == ERRCODE_CANNOT_CONNECT_NOW || code == ERRCODE_DATA_CORRUPTED ||
+		code == ERRCODE_INDEX_CORRUPTED;
+}
+
+/*
+ * A statement or a commit fails, and with it the payment: where an error is logged is the
+ * only place that sees all of them but those that a function has caught.
+ */
+static void
+on_error(ErrorData *error)
+{
+	if (error->elevel >= ERROR && is_outage(error->sqlerrcode))
+		for (int s = ps_hold_next_kept(-1); s >= 0; s = ps_hold_next_kept(s))
+			ps_outage_tried(s, begun_us != 0 ? begun_us : statement_us(), PS_OUTAGE_FAILING);
+	if (previous_on_error)
+		previous_on_error(error);
+}
+
 void
 ps_commit_install(void)
 {
+	previous_on_error = emit_log_hook;
+	emit_log_hook = on_error;
 	RegisterXactCallback(on_xact, NULL);
 	RegisterSubXactCallback(on_subxact, NULL);
 }

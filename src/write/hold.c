@@ -169,6 +169,17 @@ ps_hold_is_inside(const bool *shards)
 	return false;
 }
 
+int
+ps_hold_next_kept(int shard)
+{
+	if (!any_kept)
+		return -1;
+	for (int s = shard + 1; s < PS_SHARDS_MAX; s++)
+		if (kept[WORD(s)] & BIT(s))
+			return s;
+	return -1;
+}
+
 /* ------------------------------------------------------------ switchover */
 
 static bool

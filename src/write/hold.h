@@ -35,6 +35,9 @@ extern void ps_hold_leave(void);
 /* The conductor's call (commit.c). */
 extern void ps_hold_at_end(void);
 
+/* The next shard (after -1: the first) that this transaction uses to its end; -1 = none. */
+extern int	ps_hold_next_kept(int shard);
+
 /*
  * ps_hold_begin
  *		Holds shards for a switchover, by flags.  One at a time on a node: waits

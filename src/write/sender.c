@@ -30,6 +30,7 @@
 #include "node/fault.h"
 #include "node/lease.h"
 #include "node/map.h"
+#include "node/outage.h"
 #include "node/settings.h"
 #include "node/silence.h"
 #include "node/stats.h"
@@ -81,6 +82,8 @@ typedef struct Stream
 	bool		has_landed;		/* a batch on this connection */
 	bool		is_futile;		/* the last connection was lost before one had */
 	bool		must_greet;		/* HELLO again before anything is sent */
+	bool		owes;			/* the last connection ended with a batch unanswered, and none
+								 * has landed since: HELLO is no answer to that */
 	uint64		passed;			/* offset up to which the queue knows that nothing is for it */
 	StringInfoData batch;
 } Stream;
@@ -133,6 +136,7 @@ close_stream(const char *why)
 		ereport(LOG, (errmsg("payshard: connection to node \"%s\" closed: %s", stream.name, why)));
 	}
 	stream.conn = NULL;
+	stream.owes |= stream.n_flights > 0;
 	stream.n_flights = 0;
 }
 
@@ -149,6 +153,8 @@ answer_heard(void)
 {
 	pg_atomic_write_u64(&peer()->heard_at, GetCurrentTimestamp());
 	ps_suspicion_answered(stream.node);
+	if (stream.owes)
+		return;					/* who cannot journal, as its disk is full, is late, too */
 	if (stream.n_flights == 0)
 		pg_atomic_write_u64(&peer()->waiting_since, 0);
 	else
@@ -251,7 +257,8 @@ hello(void)
 	{
 		stream.cursor.sent_seq = Max(stream.cursor.sent_seq, journaled);
 		go_on = ps_queue_hello(stream.node, &stream.cursor, journaled, applied, lsn);
-		ps_silence_end(stream.node);
+		if (!stream.owes)
+			ps_silence_end(stream.node);
 		if (!go_on)
 		{
 			close_stream("it has lost journal entries that it had acked");
@@ -412,6 +419,7 @@ land(void)
 
 	stream.first = (stream.first + 1) % PS_DEPTH_MAX;
 	stream.n_flights--;
+	stream.owes &= status != PS_RECEIVE_OK;
 	answer_heard();
 	PS_FAULT("sender.before_ack");
 	if (status == PS_RECEIVE_OK)
@@ -590,6 +598,7 @@ payshard_sender_main(Datum arg)
 	{
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
+		ps_outage_beat();
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;

@@ -8,6 +8,10 @@
 #	$r->end_round($workload, $healed_at, $recovery_s);		# before the workload forgets
 #	print $r->text($check, $faults);
 #
+# The view is held against two things that the clients' logs say of a shard: where it stood still for a second or more, from
+# the first operation that had to wait or failed until the next one that was acknowledged, the view must have it down; where
+# the view has it down, no operation was acknowledged.  What one of them says and the other does not is apart, in seconds.
+#
 # Unavailability is a figure for each shard whose primary was on a node that the fault was about: the longest time
 # after the fault, until the round's end, in which no operation in this shard was acknowledged, at any node.  By the clients' logs.
 package ChaosReport;
@@ -16,7 +20,8 @@ use strict;
 use warnings;
 use Time::HiRes qw(time);
 
-my $standstill_s = 1;			# shorter ones are not compared
+my $standstill_s = 1;			# shorter ones need not be in the view
+my $pause_s = 0.3;				# shorter than this the clients do not tell a pause from their own
 my $tolerance_s = 1;
 
 sub new
@@ -48,6 +53,8 @@ sub end_round
 	my ($self, $workload, $healed_at, $recovery_s, %options) = @_;
 	my $name = join '+', sort map { $_->{kind} } @{ $self->{faults} };
 	my %acks;					# shard => when each acknowledged operation ended
+	my %acked;					# the same with those that take long of themselves
+	my %tries;					# shard => [begun, ended] of each operation
 
 	$self->{n_rounds}++;
 	push @{ $self->{recovery}{$name} }, $recovery_s if defined $recovery_s;
@@ -57,6 +64,8 @@ sub end_round
 		$self->{by_kind}{ $op->{kind} }++;
 		$self->{states}{ $op->{state} }++ if $op->{outcome} ne 'ack';
 		push @{ $acks{ $op->{shard} } }, $op->{ended} / 1000 if $op->{outcome} eq 'ack' && $op->{kind} ne 'big';
+		push @{ $acked{ $op->{shard} } }, $op->{ended} / 1000 if $op->{outcome} eq 'ack';
+		push @{ $tries{ $op->{shard} } }, [ $op->{begun} / 1000, ($op->{ended} // 9e15) / 1000 ];
 	}
 	my $longest = 0;
 	foreach my $fault (@{ $self->{faults} })
@@ -75,28 +84,42 @@ sub end_round
 			$longest = $took if $took > $longest;
 		}
 	}
-	$self->_note_standstills(\%acks, $name) unless $options{clock_moved};
+	$self->_note_standstills(\%acked, \%tries, $name) unless $options{clock_moved};
 	return $longest;
 }
 
-# When each shard stood still in this round, as the clients saw it.
+# When each shard stood still in this round, as the clients saw it; a pause: no operation ended well.
 sub _note_standstills
 {
-	my ($self, $acks, $name) = @_;
-	my %round = (name => $name, begun => $self->{round_begun}, ended => time(), stood => {});
+	my ($self, $acks, $tries, $name) = @_;
+	my %round = (name => $name, begun => $self->{round_begun}, ended => time(), stood => {}, paused => {});
 
 	foreach my $shard (keys %$acks)
 	{
 		my @ended = sort { $a <=> $b } @{ $acks->{$shard} };
-		foreach my $k (1 .. $#ended)
+		my @tries = sort { $a->[0] <=> $b->[0] } @{ $tries->{$shard} };
+		my @paused = grep { $_->[1] - $_->[0] >= $pause_s } map { [ @ended[ $_ - 1, $_ ] ] } 1 .. $#ended;
+		my @stood;
+		foreach my $pause (grep { $_->[1] > $self->{faults}[0]{at} } @paused)
 		{
-			my ($from, $until) = @ended[ $k - 1, $k ];
-			push @{ $round{stood}{$shard} }, [ $from, $until ] if $until - $from >= $standstill_s && $until > $self->{faults}[0]{at};
+			my ($from, $until) = @$pause;
+			# the first one that was not done when the last one before the pause was
+			my ($first) = grep { $_->[1] > $from } @tries;
+			$from = $first->[0] if $first && $first->[0] > $from;
+			push @stood, [ $from, $until ] if $until - $from >= $standstill_s;
 		}
-		$round{stood}{$shard} //= [];
+		$round{stood}{$shard} = \@stood;
+		$round{paused}{$shard} = [ [ 0, $ended[0] ], @paused, [ $ended[-1], 9e15 ] ];
 	}
 	push @{ $self->{rounds} }, \%round;
 	return;
+}
+
+# Seconds in a window that lie in any of some intervals, and in none of others.
+sub _seconds_only_in
+{
+	my ($from, $until, $intervals, $others) = @_;
+	return _seconds_within($from, $until, @$intervals, @$others) - _seconds_within($from, $until, @$others);
 }
 
 # Seconds of a window that lie in any of these intervals.
@@ -116,8 +139,16 @@ sub _seconds_within
 	return $seconds;
 }
 
+# Those of the intervals that lie in a round, as text, in seconds since its begin.
+sub _intervals
+{
+	my ($round, @intervals) = @_;
+	return join '', map { sprintf ' [%.1f to %.1f%s]', $_->[0] - $round->{begun}, $_->[1] - $round->{begun}, defined $_->[2] ? ", $_->[2]" : '' }
+	  sort { $a->[0] <=> $b->[0] } grep { $_->[1] > $round->{begun} && $_->[0] < $round->{ended} } @intervals;
+}
+
 # compare: at the end, when all nodes have told each other what they noticed: for each round and shard the seconds
-# that clients saw it stand still, beside those in the incidents of which payshard.availability is made.
+# that clients saw it stand still, beside those in the incidents and stops of which payshard.availability is made.
 sub compare
 {
 	my ($self) = @_;
@@ -125,8 +156,10 @@ sub compare
 	my $c = $self->{cluster};
 	my ($status, $out) = $c->try_sql($c->any, <<'SQL');
 SELECT s, extract(epoch FROM failed), extract(epoch FROM greatest(failed, coalesce(until, now()))), kind || ' of ' || node FROM (
-	SELECT s, failed, open_again AS until, kind, node FROM payshard.incidents, unnest(shards) s WHERE kind <> 'rebuild'
-	UNION ALL SELECT s, failed, resumed, kind, node FROM payshard.incidents, unnest(paused) s WHERE kind <> 'rebuild') i
+	SELECT s, failed, at AS until, kind, node FROM payshard.incidents, unnest(shards, opened) u(s, at)
+		WHERE kind NOT IN ('rebuild', 'held', 'failing', 'no lease', 'frozen')
+	UNION ALL SELECT s, failed, at, kind, node FROM payshard.incidents, unnest(paused, went_on) u(s, at) WHERE kind <> 'rebuild'
+	UNION ALL SELECT shard, since, until, kind, node FROM payshard.stops) i
 SQL
 	return if $status != 0;
 	# to the log of the test, for who wants to know why
@@ -140,13 +173,16 @@ SQL
 		{
 			my $stood = _seconds_within($round->{begun}, $round->{ended}, @{ $round->{stood}{$shard} });
 			my $said = _seconds_within($round->{begun}, $round->{ended}, @{ $down{$shard} // [] });
-			my $apart = abs($said - $stood);
+			my @window = @$round{qw(begun ended)};
+			my $apart = _seconds_only_in(@window, $round->{stood}{$shard}, $down{$shard} // [])
+			  + _seconds_only_in(@window, $down{$shard} // [], $round->{paused}{$shard});
 			$sum->{n}++;
 			$sum->{unequal}++ if $apart > $tolerance_s;
 			$sum->{stood} += $stood;
 			$sum->{said} += $said;
 			$self->{worst} = $apart if $apart > $self->{worst};
-			print sprintf("differs: %s at %.1f, shard %d: clients %.1f s, availability %.1f s\n", $round->{name}, $round->{begun}, $shard, $stood, $said)
+			print sprintf("differs: %s at %.1f, shard %d: clients %.1f s%s; availability %.1f s%s\n", $round->{name}, $round->{begun}, $shard,
+				$stood, _intervals($round, @{ $round->{stood}{$shard} }), $said, _intervals($round, @{ $down{$shard} // [] }))
 			  if $apart > $tolerance_s;
 		}
 	}

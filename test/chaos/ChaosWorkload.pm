@@ -42,10 +42,14 @@ sub new
 			$self->_start($node, $kind, $accounts, $kinds{$kind}[1]) foreach 1 .. $kinds{$kind}[0];
 		}
 	}
-	my %account_of = map { $self->{shard}{$_} => $_ } 1 .. $accounts;
-	foreach my $shard (sort { $a <=> $b } keys %account_of)
+	# each on an account of its own, where the shard has two: the row lock that the broken session of one has
+	# left must not be taken for a shard that stands still
+	my %accounts_of;
+	push @{ $accounts_of{ $self->{shard}{$_} } }, $_ foreach 1 .. $accounts;
+	foreach my $shard (sort { $a <=> $b } keys %accounts_of)
 	{
-		$self->_start(1 + ($shard + $_) % $cluster->{nodes}, 'post', -$account_of{$shard}, $post_ms) foreach 0, 1;
+		$self->_start(1 + ($shard + $_) % $cluster->{nodes}, 'post', -($accounts_of{$shard}[ -1 - $_ ] // $accounts_of{$shard}[0]), $post_ms)
+		  foreach 0, 1;
 	}
 	return $self;
 }

@@ -1,7 +1,7 @@
 -- What a user may rely on: the views and their columns, a comment on each, and
 -- who may see and call what.
 BEGIN;
-SELECT plan(74);
+SELECT plan(79);
 
 CREATE TEMP TABLE promised (view text, columns text[]);
 INSERT INTO promised VALUES
@@ -18,7 +18,8 @@ INSERT INTO promised VALUES
 	('stat_commits', '{commits,aborts,unknown_outcomes,wait_ms,wait_ms_max,batches,records,sent_bytes,apply_transactions,apply_records,stats_reset}'),
 	('silences', '{observer,node,last_heard,detected,heard_again}'),
 	('events', '{epoch,at,kind,node,shards,detail,reason,observer}'),
-	('incidents', '{node,kind,failed,detected,decided,open_again,resumed,returned,back_in_sync,shards,paused,transactions_lost,entries_settled,epoch,reason,planned}'),
+	('stops', '{node_id,node,event,kind,shard,since,noted,until}'),
+	('incidents', '{node,kind,failed,detected,decided,open_again,resumed,returned,back_in_sync,shards,paused,transactions_lost,entries_settled,epoch,reason,planned,opened,went_on}'),
 	('planned', '{node_id,node,kind,since,until,detail}'),
 	('availability', '{scope,name,since,window_s,up_s,down_s,planned_s,unknown_s,availability,nines}'),
 	('recovery_stats', '{incidents,failovers,mttr_s,mtbf_s,worst_s,p95_s,fault_s,recovery_s,unavailability_ratio,transactions_lost}');
@@ -72,7 +73,7 @@ GRANT pg_monitor TO pgtap_watcher;
 SELECT payshard.grant_peer('pgtap_peer');
 SET ROLE pgtap_watcher;
 SELECT lives_ok('SELECT * FROM payshard.' || view, 'a member of pg_monitor reads ' || view)
-FROM unnest('{availability,events,in_doubt,incidents,planned,recovery_stats,replication,moves,balance,jobs}'::text[]) view;
+FROM unnest('{availability,events,stops,in_doubt,incidents,planned,recovery_stats,replication,moves,balance,jobs}'::text[]) view;
 SELECT lives_ok('SELECT payshard.status()', 'and sees the status');
 SELECT isnt((SELECT conninfo FROM payshard.nodes LIMIT 1), NULL, 'and how nodes are reached');
 SELECT is((SELECT count(*) FROM payshard.nodes WHERE conninfo ~ 'pass|user='), 0::bigint, 'but no user and no password');
@@ -83,6 +84,14 @@ SELECT throws_ok('SELECT * FROM payshard.nodes', '42501', NULL, 'others see no n
 RESET ROLE;
 SELECT ok(has_function_privilege('pgtap_peer', 'payshard.peer_journal(bytea)', 'EXECUTE'),
 	'grant_peer: journals');
+
+-- times of maps: a clock that jumped ahead (3, 4) or back (6) is not believed, nor what lies ahead (9)
+DELETE FROM payshard.map_history;
+INSERT INTO payshard.map_history (epoch, value, changed_at, reason)
+SELECT n, '', timestamptz '2026-01-01 00:00+00' + seconds * interval '1 s', ''
+FROM unnest('{0,10,604800,604801,40,-3600,60,70,1e10}'::float8[]) WITH ORDINALITY u(seconds, n);
+SELECT results_eq($$SELECT extract(epoch FROM at - timestamptz '2026-01-01 00:00+00')::int FROM payshard.map_times() ORDER BY epoch$$,
+	$$SELECT unnest('{0,10,40,40,40,60,60,70,70}'::int[])$$, 'times of maps rise, whatever one clock says');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -363,7 +363,7 @@ refused(1, "SET ROLE somebody; SELECT payshard.grant_peer('somebody')", 'grant_p
 refused(1, "SET ROLE somebody; SELECT payshard.$_($calls{$_})", "$_ with EXECUTE only", '42501', qr/^permission denied for $_$/, $none, qr/Only nodes call it on each other/)
   foreach @for_nodes;
 refused(1, "SET ROLE nobody; SELECT * FROM payshard.$_", "$_ without the right", '42501', qr/^permission denied for (?:view|table) $_$/, $none, $none)
-  foreach qw(nodes shards placements tables replication in_doubt events incidents availability recovery_stats stat_commits silences leases
+  foreach qw(nodes shards placements tables replication in_doubt events stops incidents availability recovery_stats stat_commits silences leases
   node_self acceptor chosen_map map_history journal distributed_table ddl_log);
 refused(1, "CREATE SERVER bad FOREIGN DATA WRAPPER payshard OPTIONS (colour 'red')", 'a server with an unknown option', 'HV00D', qr/^invalid option "colour"$/, $none, qr/Valid options in this context are: .*host/);
 
