@@ -87,13 +87,12 @@ note_silence(const PsMapNode *node)
 {
 	Noted	   *last = &noted[node->id];
 	bool		is_new_start = last->incarnation != 0 && last->incarnation != node->incarnation;
-	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz from = ps_silence_now(node->id);
 	TimestampTz to;
 
 	if (from != 0)
 	{
-		if (from != last->since && now - from > PS_SILENCE_MS * INT64CONST(1000))
+		if (from != last->since && ps_silence_ms(node->id) > PS_SILENCE_MS)
 			note_lost(node->id, from);
 		return;					/* a new incarnation counts when the node is back */
 	}

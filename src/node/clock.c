@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "node/clock.h"
+#include "utils/timestamp.h"
 
 uint64
 ps_clock_us(void)
@@ -41,4 +42,16 @@ bool
 ps_has_passed(PsTime since, int64 ms)
 {
 	return since == 0 || ps_now() > since + ms * 1000;
+}
+
+TimestampTz
+ps_time_of_day(PsTime then)
+{
+	return GetCurrentTimestamp() - (ps_now() - then);
+}
+
+PsTime
+ps_moment_of(TimestampTz then)
+{
+	return ps_now() - Max(GetCurrentTimestamp() - then, 0);
 }

@@ -10,6 +10,7 @@
 #define PS_NODE_CLOCK_H
 
 #include "postgres.h"
+#include "datatype/timestamp.h"
 
 /* A moment, us on CLOCK_BOOTTIME; 0 = none.  Means nothing on another machine. */
 typedef int64 PsTime;
@@ -26,5 +27,15 @@ extern PsTime ps_deadline(int ms);
 extern long ps_ms_left(PsTime deadline);
 /* Have so many milliseconds passed since?  True when since = 0. */
 extern bool ps_has_passed(PsTime since, int64 ms);
+
+/*
+ * ps_time_of_day, ps_moment_of
+ *		For people, when the time of day was that moment; and what the server knows by the
+ *		time of day only: the moment of it, which is not after now.  By how the two clocks
+ *		stand now: each call may differ by a little from the last, and by more once somebody
+ *		has set the time of day.
+ */
+extern TimestampTz ps_time_of_day(PsTime then);
+extern PsTime ps_moment_of(TimestampTz then);
 
 #endif

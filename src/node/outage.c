@@ -3,8 +3,8 @@
  *		Since when, and until when, could payments of a shard not be
  *		acknowledged by this node?
  *
- * Times are taken on the lease's clock, which never jumps, and become times of day
- * when an outage is over.
+ * Times are moments (node/clock.h), which never jump, and become times of day when an
+ * outage is over.
  *
  * Locking: doors are atomics.  Of two payments that are acknowledged at the same
  * moment both may report the same outage, which then is one; a payment that has failed and
@@ -13,10 +13,12 @@
  */
 #include "postgres.h"
 
+#include "node/clock.h"
 #include "node/fault.h"
 #include "node/lease.h"
 #include "node/map.h"
 #include "node/outage.h"
+#include "node/silence.h"
 #include "utils/timestamp.h"
 
 #define OUTAGES (&ps_shared->outages)
@@ -51,13 +53,6 @@ const char *
 ps_outage_name(PsOutageCause cause)
 {
 	return names[cause];
-}
-
-/* The time of day at which the lease's clock showed this. */
-static TimestampTz
-time_of(uint64 us)
-{
-	return GetCurrentTimestamp() - (TimestampTz) (ps_clock_us() - us);
 }
 
 static bool
@@ -113,8 +108,8 @@ add_shard(int shard, uint64 from_us, uint64 until_us, PsOutageCause cause)
 
 	if (until_us < from_us || until_us - from_us < PS_OUTAGE_MS * 1000)
 		return;
-	outage.since = time_of(from_us);
-	outage.until = time_of(until_us);
+	outage.since = ps_time_of_day(from_us);
+	outage.until = ps_time_of_day(until_us);
 	outage.cause = cause;
 	outage.shards[WORD(shard)] = BIT(shard);
 	add(&outage);
@@ -190,21 +185,21 @@ ps_outage_node(uint64 from_us, PsOutageCause cause)
 	if (ps_map_incarnation() == 0 || ps_clock_us() < from_us + PS_OUTAGE_MS * 1000 ||
 		!own_shards(outage.shards, 0))
 		return;
-	outage.since = time_of(from_us);
+	outage.since = ps_time_of_day(from_us);
 	outage.until = GetCurrentTimestamp();
 	outage.cause = cause;
 	add(&outage);
 }
 
 void
-ps_outage_copy(uint32 node, TimestampTz since)
+ps_outage_copy(uint32 node, TimestampTz since, TimestampTz until)
 {
 	PsOutage	outage = {0};
 
 	outage.since = since;
-	outage.until = GetCurrentTimestamp();
+	outage.until = until;
 	outage.cause = PS_OUTAGE_HELD;
-	if (ps_map_incarnation() != 0 && outage.until >= since + PS_OUTAGE_MS * INT64CONST(1000) &&
+	if (ps_map_incarnation() != 0 && until >= since + PS_OUTAGE_MS * INT64CONST(1000) &&
 		own_shards(outage.shards, node))
 		add(&outage);
 }
@@ -270,11 +265,10 @@ gather_silent(PsOutage *outages, int n, int max)
 {
 	for (uint32 id = 1; id < PS_NODES_MAX; id++)
 	{
-		TimestampTz since = (TimestampTz) pg_atomic_read_u64(&ps_shared->peers[id].silent_from);
+		TimestampTz since = ps_silence_now(id);
 		uint64		shards[PS_HOLD_WORDS] = {0};
 
-		if (since == 0 || GetCurrentTimestamp() < since + PS_OUTAGE_MS * INT64CONST(1000) ||
-			!own_shards(shards, id))
+		if (since == 0 || ps_silence_ms(id) < PS_OUTAGE_MS || !own_shards(shards, id))
 			continue;
 		for (int s = 0; s < PS_SHARDS_MAX; s++)
 			if (shards[WORD(s)] & BIT(s))
@@ -306,7 +300,7 @@ ps_outage_lasting(PsOutage *outages, int max)
 				add_shard(s, from, failed, cause);
 		}
 		else if (failed > from + PS_OUTAGE_MS * 1000)
-			n = gather(outages, n, max, s, time_of(from), cause);
+			n = gather(outages, n, max, s, ps_time_of_day(from), cause);
 	}
 	if (ps_map_incarnation() != 0)
 		n = gather_silent(outages, n, max);
@@ -315,7 +309,7 @@ ps_outage_lasting(PsOutage *outages, int max)
 		memset(&outages[n], 0, sizeof(PsOutage));
 		if (own_shards(outages[n].shards, 0))
 		{
-			outages[n].since = time_of(lost);
+			outages[n].since = ps_time_of_day(lost);
 			outages[n++].cause = PS_OUTAGE_NO_LEASE;
 		}
 	}

@@ -56,10 +56,10 @@ extern void ps_outage_tried(int shard, uint64 begun_us, PsOutageCause cause);
 extern void ps_outage_node(uint64 from_us, PsOutageCause cause);
 
 /*
- * Node `node`, which has copies of shards of this one, did not answer since then, and does
- * now: where one is still in sync nothing could be acknowledged without it.
+ * Node `node`, which has copies of shards of this one, did not answer in between: where
+ * one is still in sync nothing could be acknowledged without it.
  */
-extern void ps_outage_copy(uint32 node, TimestampTz since);
+extern void ps_outage_copy(uint32 node, TimestampTz since, TimestampTz until);
 
 /* A background process moves: to be called at each turn of its loop, at least twice a second. */
 extern void ps_outage_beat(void);

@@ -81,6 +81,7 @@ init_struct(PsShared *shared)
 		pg_atomic_init_u64(&shared->peers[i].heard_at, 0);
 		pg_atomic_init_u64(&shared->peers[i].waiting_since, 0);
 		pg_atomic_init_u64(&shared->peers[i].silent_from, 0);
+		pg_atomic_init_u64(&shared->peers[i].silent_us, 0);
 		pg_atomic_init_u64(&shared->peers[i].former_from, 0);
 		pg_atomic_init_u64(&shared->peers[i].former_to, 0);
 		pg_atomic_init_u64(&shared->peers[i].answered_us, 0);

@@ -34,6 +34,7 @@ typedef struct PsSharedPeer
 								 * clock; 0 = none is */
 	pg_atomic_uint64 silent_from;	/* last answer before it stopped to; 0 = it
 								 * answers, or never did (silence.h) */
+	pg_atomic_uint64 silent_us; /* answered_us, then */
 	pg_atomic_uint64 former_from;	/* its last silence that is over */
 	pg_atomic_uint64 former_to;
 	pg_atomic_uint64 answered_us;	/* suspicion.h, this and the next six: its

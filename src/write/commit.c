@@ -28,6 +28,7 @@
 #include "access/xact.h"
 #include "link/session.h"
 #include "miscadmin.h"
+#include "node/clock.h"
 #include "node/fault.h"
 #include "node/lease.h"
 #include "node/map.h"
@@ -426,13 +427,11 @@ on_subxact(SubXactEvent event, SubTransactionId id, SubTransactionId parent, voi
 
 static emit_log_hook_type previous_on_error = NULL;
 
-/* When the statement began, on the lease's clock. */
+/* When the statement began, as ps_clock_us. */
 static uint64
 statement_us(void)
 {
-	TimestampTz passed = GetCurrentTimestamp() - GetCurrentStatementStartTimestamp();
-
-	return ps_clock_us() - (uint64) Max(passed, 0);
+	return (uint64) ps_moment_of(GetCurrentStatementStartTimestamp());
 }
 
 /* Does such an error say that this node cannot take payments just now? */
