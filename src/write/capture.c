@@ -11,6 +11,7 @@
 
 #include "commands/trigger.h"
 #include "link/local.h"
+#include "link/samemap.h"
 #include "miscadmin.h"
 #include "node/fault.h"
 #include "node/lease.h"
@@ -132,11 +133,15 @@ touch(int shard)
 				 errdetail("Conflicts with transactions on other nodes would not be seen."),
 				 errhint("Use REPEATABLE READ or READ COMMITTED with explicit row locks.")));
 	if (!ps_map_shard(shard, &state) || state.primary != ps_map_self())
+	{
+		/* deposed since the statement was started */
+		ps_samemap_require();
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 				 errmsg("shard %d cannot be written on this node", shard),
 				 errdetail("Its primary is node \"%s\".", ps_map_node_name(state.primary)),
 				 errhint("Write to the distributed table with its key in the statement; it is routed to the primary.")));
+	}
 	if (state.waits != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CANNOT_CONNECT_NOW),

@@ -7,7 +7,8 @@
 # (b) A transaction in REPEATABLE READ has read a shard, which goes to the other node.
 # (c) A transaction that has written here needs a shard that was here when it began; begun
 #	  again it hears the truth, 0A000.
-# (d) A node has started, and knows who it is but not its map: a payment waits.
+# (d) A payment at its primary is paused in the trigger; the node is deposed meanwhile.
+# (e) A node has started, and knows who it is but not its map: a payment waits.
 use strict;
 use warnings;
 use IPC::Run ();
@@ -69,6 +70,20 @@ is(session(1, "BEGIN;\n$pay[0]\n" . moves($leaves, 3) . "\n$pay[1]\nROLLBACK;\nB
 	"1\nERROR:  40001\nERROR:  0A000\n", 'two shards that were at one other node: the same');
 
 # (d)
+($account) = $p->accounts_between(1, 2);
+$shard = $p->{shard}{$account};
+$c->arm_fault(1, 'capture.row', 'pause');
+$p->start(1, 1, accounts => [$account]);
+$c->wait_sql(1, "SELECT payshard_fault.paused('capture.row')");
+$c->sql(2, "SELECT count(payshard.failover('n1', force => true))");
+$c->wait_sql(1, "SELECT primary_node = 'n2' FROM payshard.shards WHERE shard = $shard");
+$c->sql(1, "SELECT payshard_fault.disarm('capture.row')");
+$p->finish;
+is(join(', ', values %{ $p->{state} }), '40001', 'deposed amid a statement: to be tried again');
+%{ $p->{state} } = ();
+$c->wait_all_in_sync;
+
+# (e)
 $c->sql(2, 'CREATE EXTENSION IF NOT EXISTS payshard_fault');
 $c->stop(2);
 my $faults = $c->node(2)->data_dir . '/payshard_fault.conf';
