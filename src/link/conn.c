@@ -320,6 +320,57 @@ ps_conn_send(PGconn *conn, const char *sql, int n_args, const PsArg *args,
 }
 
 PGresult *
+ps_conn_prepare(PGconn *conn, const char *name, const char *sql, int n_args,
+				const Oid *types, PsTime deadline)
+{
+	return PQsendPrepare(conn, name, sql, n_args, types) ? ps_conn_result(conn, deadline) : NULL;
+}
+
+/* Another connection with the options of an open one: no catalogs are read. */
+static PGconn *
+open_again(PGconn *conn, PsTime deadline, PsConnGiveUp give_up, void *arg)
+{
+	const char *keys[PS_CONN_OPTIONS_MAX];
+	const char *values[PS_CONN_OPTIONS_MAX];
+	int			n = 0;
+	PQconninfoOption *options = PQconninfo(conn);
+	PGconn	   *again = NULL;
+	char	   *error;
+
+	for (PQconninfoOption *o = options; o && o->keyword && n < PS_CONN_OPTIONS_MAX - 1; o++)
+	{
+		if (o->val == NULL)
+			continue;
+		keys[n] = o->keyword;
+		values[n++] = o->val;
+	}
+	keys[n] = values[n] = NULL;
+	if (n > 0 && AcquireExternalFD())
+	{
+		again = PQconnectStartParams(keys, values, false);
+		if (again)
+			again = finish_connect(again, deadline, give_up, arg, &error, NULL);
+		else
+			ReleaseExternalFD();
+	}
+	PQconninfoFree(options);
+	return again;
+}
+
+void
+ps_conn_cancel(PGconn *conn, PsTime deadline, PsConnGiveUp give_up, void *arg)
+{
+	PsArg		pid = ps_arg_int8(PQbackendPID(conn));
+	PGconn	   *other = open_again(conn, deadline, give_up, arg);
+
+	if (other == NULL)
+		return;
+	PQclear(ps_conn_call(other, "SELECT pg_catalog.pg_cancel_backend($1::integer)", 1, &pid, false,
+						 deadline));
+	ps_conn_close(other);
+}
+
+PGresult *
 ps_conn_result(PGconn *conn, PsTime deadline)
 {
 	PGresult   *last = NULL;
@@ -344,7 +395,8 @@ ps_conn_result(PGconn *conn, PsTime deadline)
 			return last;
 		PQclear(last);
 		last = result;
-		if (PQresultStatus(last) == PGRES_COPY_IN || PQresultStatus(last) == PGRES_COPY_OUT)
+		if (PQresultStatus(last) == PGRES_COPY_IN || PQresultStatus(last) == PGRES_COPY_OUT ||
+			PQresultStatus(last) == PGRES_COPY_BOTH)
 			return last;
 	}
 	PQclear(last);

@@ -74,6 +74,18 @@ extern void ps_conn_close(PGconn *conn);
 extern bool ps_conn_send(PGconn *conn, const char *sql, int n_args,
 						 const PsArg *args, bool binary_result);
 
+/* Prepares a statement, and waits as ps_conn_result does. */
+extern PGresult *ps_conn_prepare(PGconn *conn, const char *name, const char *sql, int n_args,
+								 const Oid *types, PsTime deadline);
+
+/*
+ * ps_conn_cancel
+ *		Asks the server, until the deadline and quietly, to cancel what runs on a
+ *		connection, from another one with the same options: PQcancel would wait for as
+ *		long as the server stands still.  Reads no catalogs: also for use amid an abort.
+ */
+extern void ps_conn_cancel(PGconn *conn, PsTime deadline, PsConnGiveUp give_up, void *arg);
+
 /*
  * ps_conn_result
  *		Waits for the answer, interruptibly, until `deadline`.

@@ -632,28 +632,6 @@ ps_link_next(PsLink *link)
 	return result;
 }
 
-/* Has the node been heard of lately?  PQcancel to a dead one would block. */
-static bool
-is_near(uint32 node)
-{
-	PsTime		heard = ps_suspicion_heard(node);
-
-	return heard == 0 || !ps_has_passed(heard, ps_peer_timeout_ms);
-}
-
-static void
-send_cancel(PsLink *link)
-{
-	PGcancel   *cancel = is_near(link->key.node) ? PQgetCancel(link->conn) : NULL;
-	char		why[256];
-
-	if (cancel)
-	{
-		PQcancel(cancel, why, sizeof(why));
-		PQfreeCancel(cancel);
-	}
-}
-
 /* Sends a command amid an abort: false, and closed, when it did not work. */
 static bool
 command_quietly(PsLink *link, const char *sql)
@@ -703,7 +681,7 @@ settle(PsLink *link)
 		bool		is_lost = false;
 
 		if (PQisBusy(link->conn))
-			send_cancel(link);
+			ps_conn_cancel(link->conn, deadline, is_gone, link);
 		while ((result = next_result(link, deadline, &is_lost)) != NULL)
 			PQclear(result);
 		if (is_lost)
@@ -764,7 +742,7 @@ await_commit(PsLink *link)
 			if (QueryCancelPending && !is_cancelled)
 			{
 				is_cancelled = true;
-				send_cancel(link);
+				ps_conn_cancel(link->conn, ps_deadline(ROLLBACK_MS), is_gone, link);
 			}
 			if (!wait_input(link, deadline))
 			{

@@ -319,7 +319,9 @@ open_stream(void)
 		ps_silence_begin(stream.node);
 		return false;
 	}
-	result = PQprepare(stream.conn, "journal", "SELECT payshard.peer_journal($1)", 1, &type);
+	PS_FAULT("sender.connected");
+	result = ps_conn_prepare(stream.conn, "journal", "SELECT payshard.peer_journal($1)", 1, &type,
+							 ps_deadline(ps_call_timeout_ms));
 	if (PQresultStatus(result) != PGRES_COMMAND_OK)
 		close_stream(ps_conn_why(result, stream.conn));
 	PQclear(result);
