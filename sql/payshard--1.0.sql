@@ -1054,9 +1054,12 @@ COMMENT ON COLUMN payshard.stops.noted IS 'when it was written down';
 COMMENT ON COLUMN payshard.stops.until IS 'end: the next payment is acknowledged, or nobody has tried for 5 s, or another node became primary; null: not yet';
 
 CREATE VIEW payshard.planned AS
-SELECT n.node_id, n.name AS node, 'maintenance' AS kind, e.at AS since, (SELECT min(x.at) FROM payshard.events x
+WITH change AS MATERIALIZED (
+	SELECT e.kind, e.node, e.at, e.reason FROM payshard.events e WHERE e.kind IN ('maintenance_started', 'maintenance_ended')
+)
+SELECT n.node_id, n.name AS node, 'maintenance' AS kind, e.at AS since, (SELECT min(x.at) FROM change x
 		WHERE x.kind = 'maintenance_ended' AND x.node = e.node AND x.at >= e.at) AS until, e.reason AS detail
-FROM payshard.events e JOIN payshard.show_nodes() n ON n.name = e.node
+FROM change e JOIN payshard.show_nodes() n ON n.name = e.node
 WHERE e.kind = 'maintenance_started'
 UNION ALL
 SELECT n.node_id, n.name, 'drill', l.at, x.at, x.detail
@@ -1074,11 +1077,15 @@ COMMENT ON COLUMN payshard.planned.until IS 'end; null: not yet';
 COMMENT ON COLUMN payshard.planned.detail IS 'the reason that was given; or what the drill has measured';
 
 CREATE VIEW payshard.incidents AS
-WITH watching AS (
+WITH quiet AS MATERIALIZED (
+	SELECT * FROM payshard.silences
+), plan AS MATERIALIZED (
+	SELECT * FROM payshard.planned
+), watching AS (
 	SELECT DISTINCT observer FROM payshard.watch_span WHERE until > pg_catalog.now() - interval '30 seconds'
 ), silent AS (
 	SELECT s.node AS node_id, max(s.last_heard) AS failed, min(s.detected) AS detected
-	FROM payshard.silences s JOIN watching w USING (observer)
+	FROM quiet s JOIN watching w USING (observer)
 	WHERE s.heard_again IS NULL
 	GROUP BY s.node
 	HAVING count(DISTINCT s.observer) >= (SELECT count(*) FROM watching v WHERE v.observer <> s.node)
@@ -1091,23 +1098,23 @@ WITH watching AS (
 	LEFT JOIN LATERAL (
 		-- a silence from before the last incident was over belongs to that one; only
 		-- who starts again may be heard before the map says so
-		SELECT max(q.last_heard) AS failed FROM payshard.silences q
+		SELECT max(q.last_heard) AS failed FROM quiet q
 		WHERE q.node = m.node_id AND q.last_heard <= m.begun AND q.last_heard >= coalesce(m.former_back, '-infinity')
 			AND coalesce(q.heard_again, 'infinity') >= m.begun - CASE m.kind WHEN 'restart' THEN interval '15 s' ELSE interval '1 s' END
 	) s ON true
 	LEFT JOIN LATERAL (
-		SELECT min(q.detected) AS detected FROM payshard.silences q
+		SELECT min(q.detected) AS detected FROM quiet q
 		WHERE q.node = m.node_id AND q.last_heard <= m.begun AND q.detected >= s.failed
 	) d ON true
 ), told AS (
-SELECT node, CASE WHEN EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = by_map.node_id AND p.kind = 'drill'
+SELECT node, CASE WHEN EXISTS (SELECT FROM plan p WHERE p.node_id = by_map.node_id AND p.kind = 'drill'
 		AND begun >= p.since AND begun <= coalesce(p.until, 'infinity')) THEN 'drill' ELSE kind END AS kind,
 	coalesce(failed, begun) AS failed, least(coalesce(detected, begun), begun) AS detected,
 	decided, CASE WHEN NOT is_silent THEN open_again END AS open_again, resumed, returned, back AS back_in_sync,
 	CASE WHEN is_silent THEN (SELECT coalesce(array_agg(h.shard ORDER BY h.shard), '{}') FROM payshard.show_shards() h
 		WHERE h.primary_node = by_map.node) ELSE shards END AS shards, paused,
 	0::bigint AS transactions_lost, entries AS entries_settled, epoch, reason,
-	EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = by_map.node_id
+	EXISTS (SELECT FROM plan p WHERE p.node_id = by_map.node_id
 		AND begun >= p.since AND begun <= coalesce(p.until, 'infinity')) AS planned,
 	CASE WHEN NOT is_silent THEN opened END AS opened, went_on
 FROM by_map
@@ -1117,7 +1124,7 @@ SELECT n.name, 'silent', s.failed, s.detected, NULL, NULL, NULL, NULL, NULL,
 		WHERE h.primary_node = n.name),
 	(SELECT coalesce(array_agg(h.shard ORDER BY h.shard), '{}') FROM payshard.show_shards() h
 		WHERE h.primary_node <> n.name AND n.name = ANY (h.in_sync)),
-	0, 0, NULL, NULL, EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = n.node_id AND p.until IS NULL), NULL, NULL
+	0, 0, NULL, NULL, EXISTS (SELECT FROM plan p WHERE p.node_id = n.node_id AND p.until IS NULL), NULL, NULL
 FROM silent s JOIN payshard.show_nodes() n USING (node_id)
 WHERE NOT EXISTS (SELECT FROM by_map b WHERE b.node_id = s.node_id AND b.back IS NULL)
 ), told_shard AS (
@@ -1138,7 +1145,7 @@ SELECT s.node, s.kind, min(lower(s.rest)), least(greatest(min(lower(s.rest)), mi
 	CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END, CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END, NULL,
 	CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END, CASE WHEN count(*) = count(s.until) THEN max(upper(s.rest)) END,
 	array_agg(s.shard ORDER BY s.shard), '{}', 0, 0, NULL, NULL,
-	EXISTS (SELECT FROM payshard.planned p WHERE p.node_id = s.node_id AND min(s.since) >= p.since
+	EXISTS (SELECT FROM plan p WHERE p.node_id = s.node_id AND min(s.since) >= p.since
 		AND min(s.since) <= coalesce(p.until, 'infinity')),
 	array_agg(CASE WHEN s.until IS NOT NULL THEN upper(s.rest) END ORDER BY s.shard), '{}'
 FROM stop s
