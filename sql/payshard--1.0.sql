@@ -289,6 +289,11 @@ CREATE FUNCTION payshard.drill(node text, how text DEFAULT 'kill', OUT node_name
 	OUT recovery_ms double precision, OUT back_in_sync_ms double precision, OUT failed_over boolean)
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_drill';
 COMMENT ON FUNCTION payshard.drill IS 'lets a node die by a crash from which its server restarts by itself, and measures: recovery_ms until all shards that it was primary of are open (failed_over: at other nodes), back_in_sync_ms until its copies are in sync; then it is primary again of what it was. how => ''kill'': without warning; ''stop'': after other nodes have become primary. switchover_ms: longest pause by that. An incident of kind drill; refused where the cluster could not go on without the node';
+CREATE FUNCTION payshard.peer_is_quiet() RETURNS boolean
+	LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS
+$$SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'payshard session' AND state <> 'idle')$$;
+COMMENT ON FUNCTION payshard.peer_is_quiet IS 'between nodes: does no transaction of another node''s client run here?';
+
 CREATE FUNCTION payshard.peer_crash(incarnation bigint) RETURNS int
 	LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_peer_crash';
 COMMENT ON FUNCTION payshard.peer_crash IS 'between nodes, superusers only: kills a process of this server for a drill';
@@ -1384,7 +1389,7 @@ BEGIN
 		AND p.proname IN ('peer_learn', 'peer_prepare', 'peer_accept', 'peer_turn', 'peer_hello', 'peer_journal', 'peer_tail',
 			'peer_settle_journal', 'peer_settle_apply', 'peer_history', 'peer_events', 'peer_spans', 'peer_moves', 'peer_shard_bytes', 'peer_heard', 'peer_suspects',
 			'peer_hold', 'peer_table_digests', 'peer_digest', 'peer_await_applied', 'peer_join_begin', 'peer_join_keys',
-			'peer_copy', 'peer_switch', 'peer_note', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')
+			'peer_copy', 'peer_switch', 'peer_note', 'peer_is_quiet', 'peer_join_copied', 'peer_take_dirty', 'peer_verify', 'verify')
 	LOOP
 		EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, pg_temp', f);
 	END LOOP;

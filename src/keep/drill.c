@@ -200,6 +200,7 @@ rehearse(Drill *drill, PsMap *map)
 		map = ps_maintain(drill->id, true, psprintf("drill: maintenance of node %s", drill->name));
 		(void) ps_plan_carry_out(ps_plan_away(map, ps_map_node(map, drill->id), 0), NULL,
 								 &drill->switchover_ms);
+		ps_await_quiet(drill->id);
 	}
 	PS_FAULT("drill.before_crash");
 	crash(drill);

@@ -3,7 +3,8 @@
  *		How does a node go down for planned work, and come back?
  *
  * start: (a) the cluster can go on without it, or it is refused; (b) the map says
- * that it is resting; (c) its shards get other primaries.  From (b) on its absence
+ * that it is resting; (c) its shards get other primaries, and what others have sent to
+ * it before they knew has come to its end.  From (b) on its absence
  * is planned time in payshard.availability, its copies get no other place (move.c),
  * and when it stops to answer it is left out at once (heartbeat.c).
  *
@@ -21,22 +22,25 @@
 #include "keep/maintenance.h"
 #include "keep/planned.h"
 #include "keep/proposer.h"
+#include "libpq-fe.h"
+#include "link/conn.h"
 #include "miscadmin.h"
 #include "node/fault.h"
 #include "node/map.h"
 #include "node/settings.h"
 #include "node/suspicion.h"
 #include "port/pg_bitutils.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
-#include "link/conn.h"
 
 PS_FUNCTION(payshard_start_maintenance);
 PS_FUNCTION(payshard_stop_maintenance);
 
 #define PS_PROPOSE_MS 30000
 #define PS_LOOK_MS 50
+#define PS_QUIET_LOOK_MS 5
 
 typedef struct MarkStep
 {
@@ -142,6 +146,37 @@ ps_maintain(uint32 id, bool is_resting, const char *reason)
 	return ps_propose_or_error(step_mark, &step, reason, PS_PROPOSE_MS);
 }
 
+static bool
+is_quiet(uint32 id, PsTime deadline)
+{
+	PGconn	   *conn = ps_peer(id, ps_map_node_name(id), deadline);
+	PGresult   *result;
+	bool		is_quiet;
+
+	if (conn == NULL)
+		return true;			/* nobody else reaches it, either */
+	result = ps_conn_call(conn, "SELECT payshard.peer_is_quiet()", 0, NULL, false, deadline);
+	if (result == NULL)
+		ps_peer_drop(id);
+	is_quiet = PQresultStatus(result) != PGRES_TUPLES_OK || PQgetvalue(result, 0, 0)[0] == 't';
+	PQclear(result);
+	return is_quiet;
+}
+
+void
+ps_await_quiet(uint32 id)
+{
+	PsTime		deadline = ps_deadline(ps_call_timeout_ms);
+
+	while (!is_quiet(id, deadline) && ps_now() < deadline)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, PS_QUIET_LOOK_MS,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 /* start_maintenance(node, reason) -> shards that got another primary */
 Datum
 payshard_start_maintenance(PG_FUNCTION_ARGS)
@@ -150,6 +185,7 @@ payshard_start_maintenance(PG_FUNCTION_ARGS)
 	PsMapNode  *node;
 	double		pause_ms;
 	const char *why;
+	int			moved;
 
 	ps_fit_require_superuser("start_maintenance");
 	ps_map_require_serving();
@@ -170,7 +206,9 @@ payshard_start_maintenance(PG_FUNCTION_ARGS)
 	}
 	PS_FAULT("maintenance.marked");
 	/* what it alone has in sync stays with it while it is down: already refused above */
-	PG_RETURN_INT32(ps_plan_carry_out(ps_plan_away(map, node, 0), NULL, &pause_ms));
+	moved = ps_plan_carry_out(ps_plan_away(map, node, 0), NULL, &pause_ms);
+	ps_await_quiet(node->id);
+	PG_RETURN_INT32(moved);
 }
 
 /* stop_maintenance(node) -> shards of which it is primary again */

@@ -24,6 +24,14 @@ extern void ps_require_spare(PsMap *map, const PsMapNode *node, const char *what
  */
 extern bool ps_await_in_sync(uint32 id, PsTime deadline);
 
+/*
+ * ps_await_quiet
+ *		Waits, for payshard.call_timeout at most, until no transaction of another node's
+ *		client runs at this one: who has planned it before the map changed is then refused,
+ *		and tries again elsewhere, and not cut off.
+ */
+extern void ps_await_quiet(uint32 id);
+
 /* The node rests, or does not any more, by the map that is returned. */
 extern PsMap *ps_maintain(uint32 id, bool is_resting, const char *reason);
 

@@ -621,6 +621,7 @@ try_plan(Query *query, const char *text, int options, ParamListInfo params, bool
 static PlannedStmt *
 plan_routed(Query *query, const char *text, int options, ParamListInfo params, bool is_final)
 {
+	PS_FAULT("route.before_map");
 	ps_map_require_serving();
 	ps_samemap_note();
 	refuse_serializable();

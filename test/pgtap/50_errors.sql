@@ -32,7 +32,7 @@ SELECT set_eq($$
 	SELECT proname::text FROM pg_proc WHERE pronamespace = 'payshard'::regnamespace AND prosecdef$$,
 	'{peer_learn,peer_prepare,peer_accept,peer_turn,peer_hello,peer_journal,peer_tail,peer_settle_journal,peer_settle_apply,peer_history,peer_events,
 	peer_spans,peer_moves,peer_shard_bytes,peer_heard,peer_suspects,peer_hold,peer_table_digests,peer_digest,peer_await_applied,peer_join_begin,peer_join_keys,peer_copy,
-	peer_join_copied,peer_take_dirty,peer_switch,peer_note,peer_verify,verify,map_incidents,map_times}'::text[],
+	peer_join_copied,peer_take_dirty,peer_switch,peer_note,peer_is_quiet,peer_verify,verify,map_incidents,map_times}'::text[],
 	'what runs as the owner of the extension');
 
 -- What a call says: SQLSTATE|message|detail|hint, or "ok".
