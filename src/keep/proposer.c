@@ -453,8 +453,8 @@ make_next(const PsMap *current, const PsMap *before, PsStep step, void *arg,
 		before->changed_at == current->changed_at)
 		return next;
 	*refusal = step(next, arg);
-	if (*refusal)
-		memcpy(next, current, sizeof(PsMap));
+	if (*refusal || next->epoch == current->epoch)
+		memcpy(next, current, sizeof(PsMap));	/* with who has proposed it, and when */
 	else
 	{
 		next->changed_at = GetCurrentTimestamp();

@@ -139,38 +139,17 @@ read_value(Datum value)
 	return map;
 }
 
-/* Is it the same map, whoever proposed it, and when? */
-static bool
-is_same_map(const PsMap *a, const PsMap *b)
-{
-	PsMap	   *other = palloc(sizeof(PsMap));
-	StringInfoData bytes[2];
-
-	memcpy(other, b, sizeof(PsMap));
-	other->changed_at = a->changed_at;
-	other->changed_by = a->changed_by;
-	strlcpy(other->reason, a->reason, sizeof(other->reason));
-	for (int i = 0; i < 2; i++)
-	{
-		initStringInfo(&bytes[i]);
-		ps_map_put(&bytes[i], i == 0 ? a : other);
-	}
-	return bytes[0].len == bytes[1].len && memcmp(bytes[0].data, bytes[1].data, bytes[0].len) == 0;
-}
-
 /* M1: is there another chosen map in the place of this one?  Within SPI. */
 static bool
-is_taken(const PsMap *map)
+is_taken(const PsMap *map, Datum value)
 {
-	bool		isnull;
-	PsMap	   *chosen;
+	Oid			types[2] = {INT8OID, BYTEAOID};
+	Datum		args[2] = {Int64GetDatum((int64) map->epoch), value};
 
-	SPI_execute("SELECT value FROM payshard.chosen_map", true, 1);
-	if (SPI_processed != 1 || !PS_RULE("M1.taken"))
-		return false;
-	chosen = read_value(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	return map->epoch < chosen->epoch ||
-		(map->epoch == chosen->epoch && !is_same_map(map, chosen));
+	SPI_execute_with_args("SELECT FROM payshard.chosen_map "
+						  "WHERE epoch > $1 OR (epoch = $1 AND value <> $2)",
+						  2, types, args, NULL, true, 1);
+	return SPI_processed == 1 && PS_RULE("M1.taken");
 }
 
 /* May this node vote for the map (M1, Q1)?  Within SPI. */
@@ -179,7 +158,7 @@ may_accept(Datum value, int64 ballot)
 {
 	PsMap	   *map = read_value(value);
 
-	if (is_taken(map))
+	if (is_taken(map, value))
 		return false;
 	SPI_execute("SELECT FROM payshard.distributed_table", true, 1);
 	return ps_lease_may_accept(map, (uint32) (ballot & (PS_NODES_MAX - 1)), SPI_processed == 0);

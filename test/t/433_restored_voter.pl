@@ -31,8 +31,20 @@ is($c->sql(3, promises($ballot) . ';' . accepts($ballot, $chosen)), "t\nt", 'who
 $ballot = ballot();
 is($c->sql(3, promises($ballot)), 't', 'promised in one session');
 is($c->sql(3, accepts($ballot, $chosen)), 'f', 'not accepted in another');
-$c->restart(3);
+# Its start is chosen, but it does not hear of that, and proposes it again: as it was, with the
+# same time and reason, or nodes would have two versions of the map.
+my $faults = "$directory/payshard_fault.conf";
+my $offset = $c->log_size(3);
+$c->stop(3);
+PostgreSQL::Test::Utils::append_to_file($faults, "proposer.after_accept error 1\n");
+chmod 0644, $faults;
+$c->start(3);
+$c->wait_log(3, qr/ERROR:  fault point "proposer.after_accept"/, 30, $offset);
+my ($failed_at) = PostgreSQL::Test::Utils::slurp_file($c->node(3)->logfile, $offset) =~ /^(\S+ \S+ \S+) .*ERROR:  fault point "proposer.after_accept"/m;
+unlink $faults;
 $c->wait_started(3);
+is($c->sql(1, "SELECT changed_at <= '$failed_at'::timestamptz + interval '1 ms' FROM payshard.map_history WHERE reason = 'start of node n3' ORDER BY epoch DESC LIMIT 1"),
+	't', 'what is proposed again is as it was');
 is($c->sql(3, accepts($ballot, $chosen)), 'f', 'nor after a restart');
 $ballot += 640000;
 is($c->sql(3, accepts($ballot, $chosen)), 'f', 'nor without any promise');
