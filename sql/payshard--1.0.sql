@@ -901,8 +901,7 @@ COMMENT ON FUNCTION payshard.local_scope IS 'between nodes: marks a statement th
 
 CREATE TABLE payshard.event_log (
 	observer int NOT NULL,
-	-- microseconds: goes on rising also in a data directory that was restored
-	id bigint NOT NULL DEFAULT extract(epoch FROM clock_timestamp()) * 1000000,
+	id bigint NOT NULL,
 	at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	kind text NOT NULL,
 	node int NOT NULL,

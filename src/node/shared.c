@@ -70,6 +70,7 @@ init_struct(PsShared *shared)
 	pg_atomic_init_u64(&shared->started_us, 0);
 	ps_lease_init(&shared->lease);
 	pg_atomic_init_u32(&shared->is_judged, 0);
+	pg_atomic_init_u64(&shared->event_id, 0);
 	pg_atomic_init_u32(&shared->run_noted, 0);
 	pg_atomic_init_u32(&shared->needs_recovery, 0);
 	pg_atomic_init_u64(&shared->dirty_keys, 0);

@@ -196,6 +196,8 @@ typedef struct PsShared
 	Latch	   *applier;		/* map_lock */
 	PsSharedLease lease;
 	pg_atomic_uint32 is_judged; /* M3: compared with what peers heard, in this run of the server */
+	pg_atomic_uint64 event_id;	/* of this node's event that was written last (event.c); 0 = not
+								 * read yet */
 	pg_atomic_uint32 run_noted; /* payshard.run_end has this run of the server */
 	pg_atomic_uint32 needs_recovery;	/* W7: closed until recovered (F1) */
 	pg_atomic_uint64 dirty_keys;	/* hint for views: keys recorded since start */

@@ -59,6 +59,8 @@ answer(uint8 status, uint32 origin, uint64 incarnation, const char *why)
 	return result;
 }
 
+static const char *const not_started = "this node has not started yet";
+
 /* M2: may this sender speak, and who is older?  OK, or what to answer. */
 static uint8
 check_sender(uint64 cluster_id, uint32 sender, uint64 incarnation, uint64 epoch,
@@ -66,7 +68,7 @@ check_sender(uint64 cluster_id, uint32 sender, uint64 incarnation, uint64 epoch,
 {
 	*why = NULL;
 	if (ps_shared->self == 0 || !ps_shared->map_loaded)
-		*why = "this node has not started yet";
+		*why = not_started;
 	else if (cluster_id != ps_shared->map.cluster_id)
 		*why = "another cluster";
 	else if (sender == 0 || sender >= PS_NODES_MAX || sender == ps_map_self())
@@ -78,11 +80,10 @@ check_sender(uint64 cluster_id, uint32 sender, uint64 incarnation, uint64 epoch,
 	if (epoch < ps_map_epoch())
 		return PS_RECEIVE_STALE;
 	if (!ps_map_is_member(sender, incarnation))
-	{
 		*why = "an incarnation that is not the newest";
-		return PS_RECEIVE_REFUSED;
-	}
-	return PS_RECEIVE_OK;
+	else if (ps_map_incarnation() == 0)
+		*why = not_started;		/* what it has may be an old copy (M3) */
+	return *why ? PS_RECEIVE_REFUSED : PS_RECEIVE_OK;
 }
 
 static const char *

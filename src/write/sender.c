@@ -252,7 +252,11 @@ hello(void)
 		close_stream(why);
 		return false;
 	}
+	/* it is there, but as long as it refuses, what waits for its ack waits */
+	stream.owes |= status == PS_RECEIVE_REFUSED;
 	answer_heard();
+	if (stream.owes)
+		answer_owed();
 	if (status == PS_RECEIVE_OK)
 	{
 		stream.cursor.sent_seq = Max(stream.cursor.sent_seq, journaled);
