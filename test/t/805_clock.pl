@@ -1,5 +1,5 @@
 # The time of day of a primary is set back, and ahead, by three hours while a commit waits: it neither waits
-# for three hours longer, nor is it given up at once.
+# for three hours longer, nor is it given up at once.  Nor are its events lost to the other node.
 #
 # Method: test/chaos/preload.c moves the clock of the server. The secondary stands still, and nobody takes it out.
 use strict;
@@ -80,4 +80,12 @@ ok(eval { $p->finish(60); 1 }, 'three hours back: the commit ends') or diag($@);
 $c->tell(1, 0);
 $c->resume(2);
 $p->assert_kept('afterwards');
+
+# what it notes after its clock has been ahead is heard of, too
+$c->tell(1, $hours_us);
+$c->sql(1, "SELECT payshard.peer_note('drill_ended', 2, 'ahead')");
+$c->wait_sql(2, "SELECT count(*) = 1 FROM payshard.event_log WHERE detail = 'ahead'");
+$c->tell(1, 0);
+$c->sql(1, "SELECT payshard.peer_note('drill_ended', 2, 'as before')");
+ok($c->wait_sql(2, "SELECT count(*) = 1 FROM payshard.event_log WHERE detail = 'as before'"), 'the other node hears of events after a jump');
 done_testing();
