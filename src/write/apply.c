@@ -183,6 +183,8 @@ apply_ops(PsTargets *targets, uint32 origin, uint64 incarnation, const PsRecord 
 	PsOp		op;
 	uint64		seq = record->seq;
 
+	/* an entry of our own of which nobody knows whether it has committed here */
+	ps_targets_again(targets, origin == ps_map_self() && ps_runs_end(incarnation) == 0);
 	ps_reader_init(&reader, record->ops, record->ops_bytes);
 	while (ps_op_next(&reader, &op))
 	{

@@ -45,6 +45,7 @@ struct PsTargets
 {
 	MemoryContext context;		/* of this struct: the transaction's */
 	bool		may_wait;		/* for a lock that somebody else holds */
+	bool		is_again;		/* what is changed may have been changed so before */
 	EState	   *estate;
 	List	   *open;			/* Target */
 	Target	   *last;			/* used last: the likely next */
@@ -199,10 +200,13 @@ find_row(Target *target)
 
 /* What was different, for a DBA to look at (J4). */
 static void
-keep_divergent(Target *target, const char *what, bool has_found)
+keep_divergent(PsTargets *targets, Target *target, const char *what, bool has_found)
 {
-	bool		kept = ps_divergent_keep(target->format, what, has_found ? target->found : NULL);
+	bool		kept;
 
+	if (targets->is_again)
+		return;
+	kept = ps_divergent_keep(target->format, what, has_found ? target->found : NULL);
 	ereport(WARNING,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("payshard: a row of shard %d of \"%s\" was not as its primary has it: %s",
@@ -253,7 +257,7 @@ change_insert(PsTargets *targets, Target *target)
 		insert_row(targets, target);
 	else
 	{
-		keep_divergent(target, "a row to be inserted was there already", true);
+		keep_divergent(targets, target, "a row to be inserted was there already", true);
 		update_row(targets, target);
 	}
 }
@@ -265,7 +269,7 @@ change_update(PsTargets *targets, Target *target)
 		update_row(targets, target);
 	else
 	{
-		keep_divergent(target, "a row to be updated was missing", false);
+		keep_divergent(targets, target, "a row to be updated was missing", false);
 		change_insert(targets, target);
 	}
 }
@@ -287,6 +291,12 @@ truncate_target(PsTargets *targets, Target *target)
 	table_endscan(scan);
 	ExecClearTuple(target->found);
 	UnregisterSnapshot(now);
+}
+
+void
+ps_targets_again(PsTargets *targets, bool is_again)
+{
+	targets->is_again = is_again;
 }
 
 bool
@@ -315,7 +325,7 @@ ps_target_change(PsTargets *targets, const PsOp *op)
 			if (find_row(target))
 				delete_row(targets, target);
 			else
-				keep_divergent(target, "a row to be deleted was missing", false);
+				keep_divergent(targets, target, "a row to be deleted was missing", false);
 			break;
 		case PS_OP_TRUNCATE:
 			truncate_target(targets, target);

@@ -29,6 +29,9 @@ extern Oid	ps_target_locked(void);
  */
 extern void ps_target_await(Oid relid);
 
+/* From now on a change may be one that was made here before (F1): that is no divergence. */
+extern void ps_targets_again(PsTargets *targets, bool is_again);
+
 /*
  * ps_target_change
  *		Makes one row change.  What it finds there should be what the origin

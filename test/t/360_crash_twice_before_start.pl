@@ -72,4 +72,16 @@ foreach my $how (sort keys %end)
 	$c->start($a);
 	$p->assert_kept("the run ended by: $how");
 }
+
+# One that has committed, and nobody knows it any more, is made again: that is no divergence.
+$c->sql($a, "SELECT payshard_fault.arm('commit.after_local', 'panic')");
+$p->start($a, 1, accounts => [$account]);
+$c->wait_down($a, 30);
+$p->finish;
+start_paused();
+$end{'checkpoint and crash'}->();
+$c->start($a);
+$p->assert_kept('a payment that had committed is made again');
+is($c->sql($a, 'SELECT min(next_xid) FILTER (WHERE incarnation > 1) FROM payshard.run_end'), '0', '... as no transaction id is trusted');
+is($c->sql($a, 'SELECT count(*) FROM payshard.divergent_rows'), '0', '... and found as it was');
 done_testing();
