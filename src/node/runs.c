@@ -40,15 +40,16 @@
 #include "utils/snapmgr.h"
 
 #define PS_RUNS_FILE "payshard_runs"
-#define PS_RUNS_MAGIC 0x70737231	/* "psr1" */
+#define PS_RUNS_MAGIC 0x70737232	/* "psr2" */
 
-/* The file: 24 bytes in the server's own byte order. */
+/* The file: 32 bytes in the server's own byte order. */
 typedef struct Runs
 {
 	uint32		magic;
 	uint32		n_untold;		/* runs that began since the keeper's last note */
 	uint64		first_xid;		/* lowest first id of these but the newest */
-	uint32		unused;
+	uint64		checkpoint;		/* the newest one when the newest run began */
+	uint32		state;			/* DBState, when the newest run began */
 	pg_crc32c	crc;			/* of the bytes before */
 } Runs;
 
@@ -83,9 +84,9 @@ read_file(void)
 }
 
 static void
-write_file(uint32 n_untold, uint64 first_xid)
+write_file(uint32 n_untold, uint64 first_xid, uint64 checkpoint, uint32 state)
 {
-	Runs		runs = {PS_RUNS_MAGIC, n_untold, first_xid, 0, 0};
+	Runs		runs = {PS_RUNS_MAGIC, n_untold, first_xid, checkpoint, state, 0};
 	int			fd = OpenTransientFile(PS_RUNS_FILE ".new", O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY);
 
 	runs.crc = crc_of(&runs);
@@ -136,6 +137,20 @@ xid_of_checkpoint(const ControlFileData *control)
 	return is_at_start(control) ? U64FromFullTransactionId(control->checkPointCopy.nextXid) : 0;
 }
 
+/*
+ * Has the newest run, of which no row tells, given out no id?  After a crash the
+ * checkpoint at the end of recovery comes before the first one; otherwise nothing does
+ * but the state.
+ */
+static bool
+has_not_begun(const Runs *runs, const ControlFileData *control)
+{
+	bool		was_crash = runs->state == DB_IN_PRODUCTION ||
+		runs->state == DB_IN_CRASH_RECOVERY || runs->state == DB_SHUTDOWNING;
+
+	return control->checkPoint == runs->checkpoint && (was_crash || control->state == runs->state);
+}
+
 void
 ps_runs_begin(void)
 {
@@ -144,12 +159,11 @@ ps_runs_begin(void)
 	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
 	uint64		first_xid = runs.first_xid;
 
-	/* a run that did not get through its recovery gave out nothing */
-	if (runs.n_untold > 0 && !(crc_ok && control->state == DB_IN_CRASH_RECOVERY))
+	if (runs.n_untold > 0 && !(crc_ok && has_not_begun(&runs, control)))
 		first_xid = !crc_ok || control->state != DB_IN_PRODUCTION ? 0 :
 			Min(first_xid, xid_of_checkpoint(control));
+	write_file(runs.n_untold + 1, first_xid, control->checkPoint, control->state);
 	pfree(control);
-	write_file(runs.n_untold + 1, first_xid);
 }
 
 /* The first id of this run, and of those before it of which no row tells. */
@@ -184,7 +198,7 @@ ps_runs_note(uint64 incarnation)
 	SPI_finish();
 	ForceSyncCommit();
 	CommitTransactionCommand();
-	write_file(0, PG_UINT64_MAX);
+	write_file(0, PG_UINT64_MAX, 0, 0);
 	pg_atomic_write_u32(&ps_shared->run_noted, 1);
 	StartTransactionCommand();
 }

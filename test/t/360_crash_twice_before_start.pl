@@ -84,4 +84,18 @@ $c->start($a);
 $p->assert_kept('a payment that had committed is made again');
 is($c->sql($a, 'SELECT min(next_xid) FILTER (WHERE incarnation > 1) FROM payshard.run_end'), '0', '... as no transaction id is trusted');
 is($c->sql($a, 'SELECT count(*) FROM payshard.divergent_rows'), '0', '... and found as it was');
+
+# A run that ends before its recovery has given out nothing: what was known is known still.
+my $xid = next_xid();
+$c->sql($a, "SELECT payshard_fault.arm('commit.after_local', 'panic')");
+$p->start($a, 1, accounts => [$account]);
+$c->wait_down($a, 30);
+$p->finish;
+my $wal = $c->node($a)->data_dir . '/pg_wal';
+rename $wal, "$wal.away" or die $!;
+is($c->node($a)->start(fail_ok => 1), 0, 'it does not start without its WAL');
+rename "$wal.away", $wal or die $!;
+$c->start($a);
+$p->assert_kept('a run that ended before its recovery');
+is($c->sql($a, "SELECT next_xid > $xid FROM payshard.run_end ORDER BY incarnation DESC LIMIT 1"), 't', '... its first id is not taken for that of the run before');
 done_testing();
