@@ -15,18 +15,23 @@
 #include "access/xlog.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "node/clock.h"
 #include "node/damage.h"
 #include "node/fault.h"
 #include "node/identity.h"
 #include "node/lease.h"
 #include "node/map.h"
+#include "node/settings.h"
 #include "node/suspicion.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 #include "write/journal.h"
 #include "write/receiver.h"
 
 PS_FUNCTION(payshard_peer_hello);
 PS_FUNCTION(payshard_peer_journal);
+
+#define PS_AWAIT_START_MS 500
 
 /* incarnation: the origin's, with PS_RECEIVE_OK. */
 static bytea *
@@ -86,6 +91,19 @@ check_sender(uint64 cluster_id, uint32 sender, uint64 incarnation, uint64 epoch,
 	return *why ? PS_RECEIVE_REFUSED : PS_RECEIVE_OK;
 }
 
+/* A node that is just starting answers when it has, or after a moment. */
+static void
+await_start(uint64 epoch)
+{
+	PsTime		deadline = ps_deadline(Min(PS_AWAIT_START_MS, ps_call_timeout_ms / 2));
+
+	ConditionVariablePrepareToSleep(&ps_shared->map_changed);
+	while (ps_map_incarnation() == 0 && epoch == ps_map_epoch() && ps_now() < deadline)
+		(void) ConditionVariableTimedSleep(&ps_shared->map_changed, ps_ms_left(deadline) + 1,
+										   PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+}
+
 static const char *
 other_version(uint32 version)
 {
@@ -115,6 +133,7 @@ payshard_peer_hello(PG_FUNCTION_ARGS)
 		PG_RETURN_BYTEA_P(answer(PS_RECEIVE_REFUSED, 0, 0, other_version(hello.version)));
 	sender = hello.sender;
 	incarnation = hello.incarnation;
+	await_start(hello.epoch);
 	if (ps_shared->map_loaded)
 		ps_map_lock();
 	status = check_sender(hello.cluster_id, sender, incarnation, hello.epoch, &why);

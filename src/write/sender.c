@@ -82,6 +82,7 @@ typedef struct Stream
 	bool		has_landed;		/* a batch on this connection */
 	bool		is_futile;		/* the last connection was lost before one had */
 	bool		must_greet;		/* HELLO again before anything is sent */
+	bool		is_refused;		/* its last answer to a hello */
 	bool		owes;			/* the last connection ended with a batch unanswered, and none
 								 * has landed since: HELLO is no answer to that */
 	uint64		passed;			/* offset up to which the queue knows that nothing is for it */
@@ -159,6 +160,22 @@ answer_heard(void)
 		pg_atomic_write_u64(&peer()->waiting_since, 0);
 	else
 		pg_atomic_write_u64(&peer()->waiting_since, ps_clock_us());
+}
+
+/* It is there, but as long as it refuses, what waits for its ack waits: since it refused first. */
+static void
+hello_heard(bool is_refused)
+{
+	bool		owed = stream.owes;
+
+	if (!is_refused && stream.is_refused && pg_atomic_read_u64(&peer()->waiting_since) != 0)
+		pg_atomic_write_u64(&peer()->waiting_since, ps_clock_us());
+	stream.owes |= is_refused;
+	answer_heard();
+	if (is_refused)
+		answer_owed();
+	stream.owes = owed;
+	stream.is_refused = is_refused;
 }
 
 /* Sends our map; false when the connection is gone. */
@@ -252,11 +269,7 @@ hello(void)
 		close_stream(why);
 		return false;
 	}
-	/* it is there, but as long as it refuses, what waits for its ack waits */
-	stream.owes |= status == PS_RECEIVE_REFUSED;
-	answer_heard();
-	if (stream.owes)
-		answer_owed();
+	hello_heard(status == PS_RECEIVE_REFUSED);
 	if (status == PS_RECEIVE_OK)
 	{
 		stream.cursor.sent_seq = Max(stream.cursor.sent_seq, journaled);
