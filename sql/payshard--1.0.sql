@@ -1017,7 +1017,7 @@ SELECT a.observer AS node_id, n.name AS node, a.id AS event, a.detail AS kind, a
 		WHEN 'primary_changed' THEN c.shard = a.shard AND c.node <> n.name ELSE c.node = n.name END)) AS until
 FROM said a JOIN payshard.show_nodes() n ON n.node_id = a.observer
 WHERE a.kind = 'payments_resumed' OR NOT EXISTS (SELECT FROM said b WHERE b.kind = 'payments_resumed' AND b.observer = a.observer
-	AND b.shard = a.shard AND b.detail = a.detail AND (b.id > a.id OR (b.until > a.since AND b.since < a.since + interval '1 s')))
+	AND b.shard = a.shard AND b.detail = a.detail AND ((b.id > a.id AND b.id >> 32 = a.id >> 32) OR (b.until > a.since AND b.since < a.since + interval '1 s')))
 ), noticed AS (
 	SELECT l.node, l.observer, s AS shard, range_agg(tstzrange(l.since, least(h.at, (SELECT min(c.at) FROM change c
 		JOIN payshard.show_nodes() n ON n.node_id = l.node WHERE c.at > l.since AND CASE c.kind
@@ -1185,11 +1185,11 @@ WITH cluster AS (
 ), stop AS (
 	SELECT p.*, tstzrange(p.since, greatest(p.since, coalesce(p.until, pg_catalog.now()))) AS span FROM payshard.stops p
 ), watched AS (
-	SELECT coalesce(range_agg(tstzrange(since, CASE WHEN until > pg_catalog.now() - interval '15 seconds'
-		THEN greatest(until, pg_catalog.now()) ELSE until + interval '5 seconds' END)), '{}') AS spans
+	SELECT coalesce(range_agg(tstzrange(since, greatest(since, CASE WHEN until > pg_catalog.now() - interval '15 seconds'
+		THEN greatest(until, pg_catalog.now()) ELSE until + interval '5 seconds' END))), '{}') AS spans
 	FROM payshard.watch_span
 ), maintenance AS (
-	SELECT p.node_id, range_agg(tstzrange(p.since, coalesce(p.until, pg_catalog.now()))) AS spans
+	SELECT p.node_id, range_agg(tstzrange(p.since, greatest(p.since, coalesce(p.until, pg_catalog.now())))) AS spans
 	FROM payshard.planned p GROUP BY p.node_id
 ), shard_outage AS (
 	SELECT s.shard, i.node, tstzrange(i.failed, greatest(i.failed, coalesce(s.at, pg_catalog.now()))) AS span
@@ -1224,7 +1224,7 @@ WITH cluster AS (
 		payshard.total_seconds((s.outages - s.planned) * w.life) AS down_s,
 		payshard.total_seconds(s.outages * s.planned * w.life) AS planned_s,
 		payshard.total_seconds(w.life - watched.spans - s.outages) AS unknown_s
-	FROM subject s, watched, LATERAL (SELECT tstzmultirange(tstzrange(s.since, pg_catalog.now())) AS life) w
+	FROM subject s, watched, LATERAL (SELECT tstzmultirange(tstzrange(s.since, greatest(s.since, pg_catalog.now()))) AS life) w
 )
 SELECT scope, name, since, window_s, window_s - down_s - planned_s - unknown_s AS up_s, down_s, planned_s, unknown_s,
 	CASE WHEN window_s - planned_s - unknown_s > 0

@@ -302,8 +302,9 @@ extend_span(void)
 
 	values[0] = Int32GetDatum(ps_map_self());
 	values[1] = TimestampTzGetDatum(noted_since);
-	SPI_execute_with_args("INSERT INTO payshard.watch_span VALUES ($1, $2, clock_timestamp()) "
-						  "ON CONFLICT (observer, since) DO UPDATE SET until = excluded.until",
+	/* the clock may have been set back */
+	SPI_execute_with_args("INSERT INTO payshard.watch_span AS w VALUES ($1, $2, greatest($2, clock_timestamp())) "
+						  "ON CONFLICT (observer, since) DO UPDATE SET until = greatest(w.until, excluded.until)",
 						  2, types, values, NULL, false, 0);
 }
 

@@ -130,7 +130,8 @@ ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 	if (is_news)
 	{
 		ConditionVariableBroadcast(&ps_shared->map_changed);
-		ps_outage_node(lost, PS_OUTAGE_NO_LEASE);
+		if (lost != 0)
+			ps_outage_node(lost, PS_OUTAGE_NO_LEASE);
 	}
 	return is_news;
 }

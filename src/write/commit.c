@@ -427,11 +427,13 @@ on_subxact(SubXactEvent event, SubTransactionId id, SubTransactionId parent, voi
 
 static emit_log_hook_type previous_on_error = NULL;
 
-/* When the statement began, as ps_clock_us. */
+/* When the statement began, as ps_clock_us; not long ago, or nobody has tried in between. */
 static uint64
 statement_us(void)
 {
-	return (uint64) ps_moment_of(GetCurrentStatementStartTimestamp());
+	PsTime		begun = ps_moment_of(GetCurrentStatementStartTimestamp());
+
+	return (uint64) Max(begun, ps_now() - PS_OUTAGE_IDLE_MS * INT64CONST(1000));
 }
 
 /* Does such an error say that this node cannot take payments just now? */

@@ -88,4 +88,12 @@ $c->wait_sql(2, "SELECT count(*) = 1 FROM payshard.event_log WHERE detail = 'ahe
 $c->tell(1, 0);
 $c->sql(1, "SELECT payshard.peer_note('drill_ended', 2, 'as before')");
 ok($c->wait_sql(2, "SELECT count(*) = 1 FROM payshard.event_log WHERE detail = 'as before'"), 'the other node hears of events after a jump');
+
+# nor do the views fail where a clock was set back while a node watched
+$c->sql(2, "INSERT INTO payshard.watch_span VALUES (1, now() - interval '1 min', now() - interval '3 hours')");
+foreach my $view (qw(stops incidents availability recovery_stats))
+{
+	my ($status, $out, $err) = $c->try_sql(2, "SELECT count(*) FROM payshard.$view");
+	is($status, 0, "payshard.$view after a step back") || diag($err);
+}
 done_testing();
