@@ -153,6 +153,73 @@ ps_journal_insert(uint32 origin, uint64 incarnation, const PsBatch *batch)
 	ps_journal_pending(origin, incarnation, batch->last_seq);
 }
 
+/* A part of a batch as a row of its own. */
+static void
+insert_part(uint32 origin, uint64 incarnation, uint64 first_seq, uint64 last_seq,
+			const char *bytes, size_t n)
+{
+	Datum		values[5];
+	bytea	   *records = palloc(n + VARHDRSZ);
+
+	SET_VARSIZE(records, n + VARHDRSZ);
+	memcpy(VARDATA(records), bytes, n);
+	values[0] = Int32GetDatum(origin);
+	values[1] = Int64GetDatum(incarnation);
+	values[2] = Int64GetDatum(first_seq);
+	values[3] = Int64GetDatum(last_seq);
+	values[4] = PointerGetDatum(records);
+	insert_row(values);
+	pfree(records);
+}
+
+/* A row's records, those after seq as a row of their own. */
+static void
+split_records(uint32 origin, uint64 incarnation, uint64 seq, const bytea *records)
+{
+	const char *bytes = VARDATA_ANY(records);
+	size_t		n = VARSIZE_ANY_EXHDR(records);
+	size_t		n_before = 0;
+	uint64		first = 0;
+	uint64		before = 0;
+	uint64		after = 0;
+	uint64		last = 0;
+	PsReader	reader;
+	PsRecord	record;
+
+	ps_reader_init(&reader, bytes, n);
+	while (ps_record_next(&reader, &record))
+	{
+		first = first ? first : record.seq;
+		if (record.seq < seq)
+			before = record.seq;
+		else if (after == 0)
+		{
+			after = record.seq;
+			n_before = (const char *) record.raw - bytes;
+		}
+		last = record.seq;
+	}
+	insert_part(origin, incarnation, first, before, bytes, n_before);
+	insert_part(origin, incarnation, after, last, bytes + n_before, n - n_before);
+}
+
+void
+ps_journal_split(uint32 origin, uint64 incarnation, uint64 seq)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[3] = {INT4OID, INT8OID, INT8OID};
+	Datum		values[3] = {Int32GetDatum(origin), Int64GetDatum(incarnation), Int64GetDatum(seq)};
+	bool		isnull;
+
+	begin_spi();
+	if (run(&plan, "DELETE FROM payshard.journal WHERE origin = $1 AND incarnation = $2 "
+			"AND first_seq < $3 AND last_seq > $3 RETURNING records", 3, types, values) == 1)
+		split_records(origin, incarnation, seq,
+					  DatumGetByteaPP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+													&isnull)));
+	end_spi();
+}
+
 /* The one bigint that a query about (origin, incarnation) yields; 0 = null. */
 static uint64
 query_seq(SPIPlanPtr *plan, const char *sql, uint32 origin, uint64 incarnation)

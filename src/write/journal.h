@@ -23,6 +23,13 @@
 extern void ps_journal_insert(uint32 origin, uint64 incarnation, const PsBatch *batch);
 
 /*
+ * ps_journal_split
+ *		Makes room for a record that a batch has passed over, as it was not for this
+ *		node: rows are executed by their last seq, and no row may reach over another.
+ */
+extern void ps_journal_split(uint32 origin, uint64 incarnation, uint64 seq);
+
+/*
  * ps_journal_lock, ps_journal_lock_apply
  *		Until the end of the transaction: one writer, one applier per origin.
  */

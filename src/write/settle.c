@@ -225,6 +225,8 @@ payshard_peer_settle_journal(PG_FUNCTION_ARGS)
 			ps_damaged("a union of journal entries", wrong);
 		if (record.seq <= applied || is_journaled(origin, incarnation, record.seq))
 			continue;
+		if (PS_RULE("F3.split"))
+			ps_journal_split(origin, incarnation, record.seq);
 		journal_record(origin, incarnation, &record);
 		CommandCounterIncrement();
 		lacked++;
