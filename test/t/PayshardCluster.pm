@@ -426,15 +426,20 @@ sub arm_fault
 		quote($point), quote($action), $count // 1));
 }
 
-# One test point: the copies of every shard have the same digest, as node i sees it.
+# One test point: the copies of every shard have the same digest, as node i sees it.  Waits
+# until all can be compared: a node may just have started.
 sub assert_copies_equal
 {
 	my ($self, $i, $name) = @_;
 	$i //= (grep { $self->is_running($_) } 1 .. $self->{nodes})[0] // croak 'no node is running';
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	my ($status, $out, $err) = $self->try_sql($i,
-		'SELECT v FROM payshard.verify() AS v WHERE v.equal IS NOT TRUE');
+	my ($status, $out, $err);
+	$self->wait_until('all copies to be comparable', 60, sub {
+			($status, $out, $err) = $self->try_sql($i,
+				"SELECT coalesce(v.equal::text, 'unknown'), v FROM payshard.verify() AS v WHERE v.equal IS NOT TRUE");
+			return ($err !~ /55006/ && $out !~ /^unknown/m, $out . $err);
+		});
 	return ok($status == 0 && $out eq '', $name // 'all copies are equal')
 	  || diag("differing:\n$out\n$err");
 }
