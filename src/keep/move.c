@@ -89,7 +89,12 @@ step_replace(PsMap *map, void *arg)
 static PsRefusal
 step_remove(PsMap *map, void *arg)
 {
-	return ps_step_remove_node(map, *(uint32 *) arg);
+	const PsMapNode *wanted = arg;
+	const PsMapNode *node = ps_map_node(map, wanted->id);
+
+	if (node == NULL || strcmp(node->name, wanted->name) != 0)
+		return "the node is none any more";	/* its id may be another's */
+	return ps_step_remove_node(map, wanted->id);
 }
 
 /* Shards of which something is to be moved. */
@@ -316,7 +321,7 @@ payshard_remove_node(PG_FUNCTION_ARGS)
 	id = node->id;
 	if (count_held(map, id) == 0)
 	{
-		ps_propose_or_error(step_remove, &id, psprintf("removal of node %s", name), PS_MOVE_TIMEOUT_MS);
+		ps_propose_or_error(step_remove, node, psprintf("removal of node %s", name), PS_MOVE_TIMEOUT_MS);
 		PG_RETURN_VOID();
 	}
 	PS_FAULT("move.before_drain");
@@ -447,14 +452,13 @@ replace_lost(const PsMap *map, const PsMapNode *node)
 static void
 remove_empty(const PsMap *map, const PsMapNode *node)
 {
-	uint32		id = node->id;
 	PsRefusal	refusal;
 
-	if (!node->is_leaving || count_held(map, id) > 0 || node->leader != 0)
+	if (!node->is_leaving || count_held(map, node->id) > 0 || node->leader != 0)
 		return;
 	PS_FAULT("move.before_remove");
-	(void) ps_propose(step_remove, &id, psprintf("removal of node %s", node->name), ps_call_timeout_ms,
-					  &refusal);
+	(void) ps_propose(step_remove, (void *) node, psprintf("removal of node %s", node->name),
+					  ps_call_timeout_ms, &refusal);
 }
 
 static bool

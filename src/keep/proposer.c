@@ -138,7 +138,7 @@ ask(Round *round, const PsMap *map, bool retry_failed, const char *sql,
 		PGconn	   *conn;
 
 		if (PS_HAS_NODE(round->asked, node->id) ||
-			(!retry_failed && node->incarnation != 0 &&
+			(!retry_failed && node->boot != 0 &&
 			 (failed_lately(node->id) || ps_suspicion(node->id, NULL) != NULL)))
 			continue;
 		conn = ps_peer(node->id, node->name, deadline);

@@ -235,11 +235,14 @@ ps_duty_start(void)
 	PS_FAULT("start.before_boot");
 	ps_runs_note(ps_map_node(map, ps_map_self())->incarnation);
 	ps_acceptor_load(identity.cluster_id);
+	/* its row is not held while peers are asked; the copy of the map goes, too */
+	CommitTransactionCommand();
+	StartTransactionCommand();
+	map = ps_map_copy();
 	step.last = identity.boot;
-	map = ps_map_copy();		/* the former copy went with its transaction */
 	step.is_behind = judge(map);
 	step.attempt = mark_start();
-	map = ps_map_copy();		/* again */
+	map = ps_map_copy();		/* the former copy went with its transaction */
 	PS_FAULT("start.before_incarnation");
 	pg_atomic_write_u32(&ps_shared->needs_recovery, 0);
 	map = ps_propose_or_error(step_start, &step, psprintf("start of node %s", identity.name),

@@ -84,11 +84,14 @@ read_vote(int64 cluster_id, Vote *vote)
 		vote->value = SPI_datumTransfer(vote->value, false, -1);
 }
 
-/* The marks of this directory's last start, and of one under way (M3).  Within SPI. */
+/*
+ * The marks of this directory's last start, and of one under way (M3).  Within SPI.  By a
+ * snapshot of now, as is_taken: that of the caller is older than its wait for the row.
+ */
 static void
 read_marks(Datum *marks, bool *nulls)
 {
-	SPI_execute("SELECT boot, boot_attempt FROM payshard.node_self", true, 1);
+	SPI_execute("SELECT boot, boot_attempt FROM payshard.node_self", false, 1);
 	for (int i = 0; i < 2; i++)
 	{
 		nulls[i] = SPI_processed != 1;
@@ -98,12 +101,14 @@ read_marks(Datum *marks, bool *nulls)
 	}
 }
 
-/* Has a directory that was started before been compared with what peers have heard (M3)? */
+/*
+ * Has a directory that was started before been compared with what peers have heard (M3)?
+ * is_judged: of the server, read before the marks: who is behind loses his mark first.
+ */
 static bool
-is_judged(const Datum *marks, const bool *nulls)
+may_promise(bool is_judged, const Datum *marks, const bool *nulls)
 {
-	return nulls[0] || DatumGetInt64(marks[0]) == 0 || !PS_RULE("M3.judged") ||
-		pg_atomic_read_u32(&ps_shared->is_judged) != 0;
+	return is_judged || nulls[0] || DatumGetInt64(marks[0]) == 0 || !PS_RULE("M3.judged");
 }
 
 /* The function's result: a record as its tuple descriptor says. */
@@ -148,7 +153,7 @@ is_taken(const PsMap *map, Datum value)
 
 	SPI_execute_with_args("SELECT FROM payshard.chosen_map "
 						  "WHERE epoch > $1 OR (epoch = $1 AND value <> $2)",
-						  2, types, args, NULL, true, 1);
+						  2, types, args, NULL, false, 1);
 	return SPI_processed == 1 && PS_RULE("M1.taken");
 }
 
@@ -218,6 +223,7 @@ payshard_peer_prepare(PG_FUNCTION_ARGS)
 	int64		cluster_id = PG_GETARG_INT64(0);
 	int64		ballot = PG_GETARG_INT64(1);
 	Vote		vote;
+	bool		is_judged;
 	bool		promised;
 	Datum		values[6];
 	bool		nulls[6] = {false};
@@ -225,8 +231,10 @@ payshard_peer_prepare(PG_FUNCTION_ARGS)
 	require_ballot(ballot);
 	SPI_connect();
 	read_vote(cluster_id, &vote);
+	is_judged = pg_atomic_read_u32(&ps_shared->is_judged) != 0;
+	pg_read_barrier();
 	read_marks(&values[4], &nulls[4]);
-	promised = ballot > vote.promised && is_judged(&values[4], &nulls[4]);
+	promised = ballot > vote.promised && may_promise(is_judged, &values[4], &nulls[4]);
 	if (promised)
 	{
 		Oid			types[2] = {INT8OID, INT8OID};
@@ -261,8 +269,10 @@ payshard_peer_accept(PG_FUNCTION_ARGS)
 	require_ballot(ballot);
 	SPI_connect();
 	read_vote(cluster_id, &vote);
-	accepted = ballot > 0 && ballot >= vote.promised && may_accept(PG_GETARG_DATUM(2), ballot) &&
-		(ballot == promised_here || !PS_RULE("M3.session"));
+	/* last what has effects that last: the lease's bars */
+	accepted = ballot > 0 && ballot >= vote.promised &&
+		(ballot == promised_here || !PS_RULE("M3.session")) &&
+		may_accept(PG_GETARG_DATUM(2), ballot);
 	if (accepted)
 	{
 		Oid			types[3] = {INT8OID, INT8OID, BYTEAOID};

@@ -108,15 +108,29 @@ work_out(void)
 	pg_atomic_write_u64(&LEASE->until, until);
 }
 
+/* With the lock held: as ps_lease_lost_us. */
+static uint64
+lost_since(void)
+{
+	uint64		until = pg_atomic_read_u64(&LEASE->until);
+
+	if (until > ps_clock_us())
+		return 0;
+	/* before it took its incarnation it served nothing: the map tells */
+	return Max(LEASE->lost_us != 0 ? LEASE->lost_us : until,
+			   pg_atomic_read_u64(&ps_shared->started_us));
+}
+
 bool
 ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 				 uint64 sent_us, uint32 promised_ms)
 {
 	uint64		us = (uint64) promised_ms * 1000;
-	bool		is_news = !ps_lease_held();
-	uint64		lost = ps_lease_lost_us();
+	uint64		lost;
+	bool		is_news;
 
 	SpinLockAcquire(&LEASE->lock);
+	lost = lost_since();
 	if (promised_ms > 0 && epoch >= LEASE->since_epoch &&
 		incarnation == pg_atomic_read_u64(&ps_shared->incarnation))
 	{
@@ -124,14 +138,13 @@ ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 										  sent_us + us - us / PS_LEASE_MARGIN);
 		work_out();
 	}
+	is_news = lost != 0 && ps_lease_held();
 	SpinLockRelease(&LEASE->lock);
 	/* whatever else gives a lease is a map or an incarnation, and told by these */
-	is_news &= ps_lease_held();
 	if (is_news)
 	{
 		ConditionVariableBroadcast(&ps_shared->map_changed);
-		if (lost != 0)
-			ps_outage_node(lost, PS_OUTAGE_NO_LEASE);
+		ps_outage_node(lost, PS_OUTAGE_NO_LEASE);
 	}
 	return is_news;
 }
@@ -139,16 +152,12 @@ ps_lease_granted(uint32 voter, uint64 incarnation, uint64 epoch,
 uint64
 ps_lease_lost_us(void)
 {
-	uint64		until = pg_atomic_read_u64(&LEASE->until);
 	uint64		lost;
 
-	if (until > ps_clock_us())
-		return 0;
 	SpinLockAcquire(&LEASE->lock);
-	lost = LEASE->lost_us != 0 ? LEASE->lost_us : until;
+	lost = lost_since();
 	SpinLockRelease(&LEASE->lock);
-	/* before it took its incarnation it served nothing: the map tells */
-	return Max(lost, pg_atomic_read_u64(&ps_shared->started_us));
+	return lost;
 }
 
 void

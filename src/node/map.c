@@ -359,6 +359,23 @@ note_opened(const PsMap *old, const PsMap *map)
 }
 
 /* Puts a map into shared memory; lock order as in shared.h. */
+/*
+ * With both locks held: a map that has removed this node, or knows another start of it,
+ * ends this one at once; the keeper does the rest (start.c).  It may name shards of another
+ * node that got its id.
+ */
+static void
+retire(const PsMap *map)
+{
+	uint64		incarnation = pg_atomic_read_u64(&ps_shared->incarnation);
+	PsMapNode  *own = own_node((PsMap *) map);
+
+	if (incarnation == 0 || (own && own->incarnation == incarnation))
+		return;
+	pg_atomic_write_u64(&ps_shared->incarnation, 0);
+	ps_lease_reset();
+}
+
 static void
 install(const PsMap *map)
 {
@@ -366,6 +383,7 @@ install(const PsMap *map)
 	LWLockAcquire(&ps_shared->map_lock, LW_EXCLUSIVE);
 	if (!ps_shared->map_loaded || ps_shared->map.epoch < map->epoch)
 	{
+		retire(map);
 		ps_lease_map_adopted(ps_shared->map_loaded ? &ps_shared->map : NULL, map);
 		ps_suspicion_map_adopted(ps_shared->map_loaded ? &ps_shared->map : NULL, map);
 		note_opened(ps_shared->map_loaded ? &ps_shared->map : NULL, map);

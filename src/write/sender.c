@@ -505,11 +505,14 @@ nap_ms(void)
 	return Max(1, limit - since);
 }
 
+/* Is the answer to the oldest batch of this connection owed for so long? */
 static bool
 is_owed_for(int ms)
 {
-	return stream.n_flights > 0 &&
-		ps_clock_us() >= pg_atomic_read_u64(&peer()->waiting_since) + (uint64) ms * 1000;
+	uint64		since = Max(pg_atomic_read_u64(&peer()->waiting_since),
+							stream.flights[stream.first].sent_us);
+
+	return stream.n_flights > 0 && ps_clock_us() >= since + (uint64) ms * 1000;
 }
 
 /* One turn of STREAMING. */

@@ -36,8 +36,11 @@ $p->finish;
 my %failed;
 foreach my $id (grep { $p->{outcome}{$_} ne 'ok' } keys %{ $p->{outcome} }) { $failed{ $p->{state}{$id} // 'none' }++; }
 note('refused to clients: ' . join(', ', map { "$_: $failed{$_}" } sort keys %failed));
-my ($status, $out, $err) = $c->try_sql(4, 'SELECT count(*) FROM accounts');
-like($err, qr/ERROR:  55000: this database is not a member/, 'who was removed says so');
+my ($status, $out, $err);
+ok($c->wait_until('node 4 to say that it was removed', 30, sub {
+			($status, $out, $err) = $c->try_sql(4, 'SELECT count(*) FROM accounts');
+			return $err =~ /ERROR:  55000: this database is not a member/;
+		}), 'who was removed says so, when it has heard of it');
 $c->stop(4);
 $p->assert_kept('removed under load');
 is($c->sql(2, "SELECT reason, phase FROM payshard.jobs ORDER BY job DESC LIMIT 1"), 'drain of node n4|done', 'it was a job');
