@@ -6,6 +6,7 @@
 # switched off, and all off: then it gets it.
 use strict;
 use warnings;
+use IPC::Run ();
 use PayshardCluster;
 use PayshardPayments;
 use Test::More;
@@ -57,6 +58,27 @@ $c->wait_sql(3, "SELECT epoch > $before FROM payshard.chosen_map");
 $ballot = ballot();
 is($c->sql(3, promises($ballot) . ';' . accepts($ballot, $old)), "t\nf", 'an older map is not accepted');
 $c->sql(1, "SELECT payshard.stop_maintenance('n3')");
+
+# Nor one that has been replaced while the vote waited for its row.
+my $old_chosen = "decode('" . $c->sql(3, "SELECT encode(value, 'hex') FROM payshard.chosen_map") . "', 'hex')";
+$before = epoch(3);
+$ballot = ballot();
+my $holder = $c->node(3)->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(7)');
+my $voted = '';
+my $voter = IPC::Run::start([ 'psql', '-XAtq', '-d', $c->node(3)->connstr('postgres'), '-c', promises($ballot),
+		'-c', 'SELECT FROM pg_advisory_lock(7)', '-c', accepts($ballot, $old_chosen) ], '<', \undef, '&>', \$voted);
+my $waits = "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE";
+$c->wait_sql(3, "$waits '%pg_advisory_lock%'");
+$holder->query_safe('BEGIN; SELECT FROM payshard.acceptor FOR UPDATE');
+$holder->query_safe('SELECT pg_advisory_unlock(7)');
+$c->wait_sql(3, "$waits 'SELECT accepted%'");
+$c->sql(1, "SELECT payshard.set_node('n3', zone => 'elsewhere')");
+$c->wait_sql(3, "SELECT epoch > $before FROM payshard.chosen_map");
+$holder->query_safe('COMMIT');
+$voter->finish;
+$holder->quit;
+is($voted, "t\nf\n", 'a map that was replaced while the vote waited is not accepted');
 
 # Node 3 helps node 1 to a map; node 2 hears of it, but has not voted on it.  False: it has,
 # as somebody proposed the same map once more.
