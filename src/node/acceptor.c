@@ -157,12 +157,10 @@ is_taken(const PsMap *map, Datum value)
 	return SPI_processed == 1 && PS_RULE("M1.taken");
 }
 
-/* May this node vote for the map (M1, Q1)?  Within SPI. */
+/* May this node vote for the map, of this value (M1, Q1)?  Within SPI. */
 static bool
-may_accept(Datum value, int64 ballot)
+may_accept(const PsMap *map, Datum value, int64 ballot)
 {
-	PsMap	   *map = read_value(value);
-
 	if (is_taken(map, value))
 		return false;
 	SPI_execute("SELECT FROM payshard.distributed_table", true, 1);
@@ -261,6 +259,7 @@ payshard_peer_accept(PG_FUNCTION_ARGS)
 {
 	int64		cluster_id = PG_GETARG_INT64(0);
 	int64		ballot = PG_GETARG_INT64(1);
+	const PsMap *map = read_value(PG_GETARG_DATUM(2));
 	Vote		vote;
 	bool		accepted;
 	Datum		values[2];
@@ -272,7 +271,7 @@ payshard_peer_accept(PG_FUNCTION_ARGS)
 	/* last what has effects that last: the lease's bars */
 	accepted = ballot > 0 && ballot >= vote.promised &&
 		(ballot == promised_here || !PS_RULE("M3.session")) &&
-		may_accept(PG_GETARG_DATUM(2), ballot);
+		may_accept(map, PG_GETARG_DATUM(2), ballot);
 	if (accepted)
 	{
 		Oid			types[3] = {INT8OID, INT8OID, BYTEAOID};
