@@ -63,7 +63,11 @@ PS_SRCS := $(sort $(patsubst $(PS_SRCDIR)/%,%,$(wildcard $(PS_SRCDIR)/src/*.c $(
 EXTENSION = payshard
 MODULE_big = payshard
 OBJS = $(PS_SRCS:%.c=$(PS_OBJDIR)/%.o)
-DATA = $(sort $(patsubst $(PS_SRCDIR)/%,%,$(wildcard $(PS_SRCDIR)/sql/payshard--*.sql)))
+# The install script is made of the parts in sql/install; update scripts stand in sql/ as they are.
+PS_SCRIPT := sql/payshard--$(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(PS_SRCDIR)/payshard.control).sql
+PS_PARTS := $(sort $(patsubst $(PS_SRCDIR)/%,%,$(wildcard $(PS_SRCDIR)/sql/install/*.sql)))
+DATA_built = $(PS_SCRIPT)
+DATA = $(sort $(patsubst $(PS_SRCDIR)/%,%,$(wildcard $(PS_SRCDIR)/sql/payshard--*--*.sql)))
 
 # Symbols are hidden unless marked: PostgreSQL 15 loads libraries RTLD_GLOBAL,
 # where two extensions could capture each other's functions.  15 leaves
@@ -86,6 +90,10 @@ $(PS_OBJDIR)/%.o: %.c $(PS_SRCDIR)/Makefile
 	@mkdir -p $(@D)
 	$(COMPILE.c) -MMD -MP -o $@ $<
 -include $(OBJS:.o=.d)
+
+$(PS_SCRIPT): $(PS_PARTS) $(PS_SRCDIR)/Makefile
+	@mkdir -p $(@D)
+	cat $(filter %.sql,$^) >$@.new && mv $@.new $@
 
 # The stamp says of which kind and from which sources payshard.so was last
 # linked.  Made while make reads this: PGXS declares all files .SECONDARY, so

@@ -9,7 +9,7 @@ use Cwd qw(abs_path);
 use Exporter qw(import);
 use File::Basename;
 
-our @EXPORT = qw(slurp cell finish);
+our @EXPORT = qw(slurp install_script cell finish);
 
 chdir(dirname(abs_path(__FILE__)) . '/..') or die "could not enter the clone: $!";
 
@@ -21,6 +21,9 @@ sub slurp
 	my $content = <$file>;
 	return $content;
 }
+
+# What CREATE EXTENSION runs: the parts in order, as make puts them together.
+sub install_script { return join('', map { slurp($_) } sort(glob('sql/install/*.sql'))); }
 
 # A text as the cell of a table.
 sub cell
