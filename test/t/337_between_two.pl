@@ -49,4 +49,12 @@ sub crash_amid
 
 crash_amid();
 $p->assert_kept('an entry of others between two');
+
+# The control: in one row with it, the two would count as done when only it is.
+$c->sql(2, "SELECT payshard_fault.arm('F3.split', 'off')");
+crash_amid();
+$p->wait_in_sync;
+$p->wait_open;
+$p->wait_journals_empty;
+isnt($p->violations, '', 'with the rule F3.split off, copies differ');
 done_testing();
