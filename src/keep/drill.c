@@ -63,9 +63,12 @@ typedef struct Drill
 	bool		is_failed_over;
 } Drill;
 
-/* One call to a node; the value it returns, or an ERROR. */
+/*
+ * One call to a node; the value it returns, or an ERROR.  may_be_lost: NULL when the
+ * connection is lost instead of an answer.
+ */
 static char *
-ask(uint32 id, const char *sql, int n, PsArg *args)
+ask_or_lose(uint32 id, const char *sql, int n, PsArg *args, bool may_be_lost)
 {
 	char	   *name = ps_map_node_name(id);
 	PGconn	   *conn = ps_peer(id, name, ps_deadline(ps_call_timeout_ms));
@@ -80,12 +83,23 @@ ask(uint32 id, const char *sql, int n, PsArg *args)
 	result = ps_conn_call(conn, sql, n, args, false, ps_deadline(ps_call_timeout_ms));
 	if (result == NULL || PQresultStatus(result) != PGRES_TUPLES_OK)
 	{
+		bool		is_lost = PQstatus(conn) == CONNECTION_BAD;
+
 		ps_peer_drop(id);
-		ps_conn_throw(result, NULL, name, sql);
+		if (!is_lost || !may_be_lost)
+			ps_conn_throw(result, NULL, name, sql);
+		PQclear(result);
+		return NULL;
 	}
 	value = pstrdup(PQgetvalue(result, 0, 0));
 	PQclear(result);
 	return value;
+}
+
+static char *
+ask(uint32 id, const char *sql, int n, PsArg *args)
+{
+	return ask_or_lose(id, sql, n, args, false);
 }
 
 static void
@@ -168,7 +182,8 @@ crash(Drill *drill)
 	PsArg		arg = ps_arg_int8((int64) drill->incarnation);
 	bool		is_open = false;
 
-	(void) ask(drill->id, "SELECT payshard.peer_crash($1)", 1, &arg);
+	/* its answer may die with the server; a crash that was none is found out below */
+	(void) ask_or_lose(drill->id, "SELECT payshard.peer_crash($1)", 1, &arg, true);
 	drill->crashed = ps_now();
 	deadline = ps_deadline(PS_DRILL_TIMEOUT_MS);
 	ps_peer_drop(drill->id);
@@ -288,6 +303,7 @@ payshard_peer_crash(PG_FUNCTION_ARGS)
 	ereport(LOG,
 			(errmsg("payshard: drill: process %d is killed, and with it all of this server", victim->owner_pid)));
 	kill(victim->owner_pid, SIGKILL);
+	PS_FAULT("drill.killed");
 	PG_RETURN_INT32(victim->owner_pid);
 }
 

@@ -487,7 +487,8 @@ ps_conn_throw(PGresult *result, PGconn *conn, const char *node, const char *sql)
 	int			code = ERRCODE_CONNECTION_FAILURE;
 
 	if (message == NULL)
-		message = psprintf("node \"%s\" did not answer: %s", node, ps_conn_why(NULL, conn));
+		message = conn ? psprintf("node \"%s\" did not answer: %s", node, ps_conn_why(NULL, conn))
+			: psprintf("node \"%s\" did not answer", node);
 	if (state)
 		code = MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]);
 	for (int i = 0; i < lengthof(name_fields); i++)

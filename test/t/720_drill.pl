@@ -56,6 +56,8 @@ foreach my $how (qw(kill stop))
 {
 	my $incarnation = $c->sql(1, "SELECT incarnation FROM payshard.nodes WHERE name = 'n2'");
 	foreach my $node (1, 3) { $p->start($node, 300, accounts => [ 1 .. 32 ]); }
+	# whether the node can still answer that it dies is up to its postmaster: here it cannot
+	$c->arm_fault(2, 'drill.killed', 'pause') if $how eq 'kill';
 	my $row = $c->sql(1, "SELECT * FROM payshard.drill('n2', '$how')");
 	my ($name, $kind, $switchover, $recovery, $back, $failed_over) = split /\|/, $row;
 	diag(sprintf '%s: recovery %.0f ms, in sync after %.0f ms, switchover %.0f ms, failed over %s', $how, $recovery, $back, $switchover, $failed_over);
