@@ -40,6 +40,9 @@ ps_as_user()
 	)
 }
 
+# ps_kill ARGUMENTS: kill as PS_USER, by the shell: /bin/kill need not be there.
+ps_kill() { ps_as_user bash -c 'kill "$@"' kill "$@"; }
+
 # Makes PS_WORK; refuses one that somebody else put there.
 ps_make_work()
 {
@@ -121,7 +124,7 @@ ps_pg_kill()
 	local pid
 	pid=$(ps_as_user head -n 1 "$1/postmaster.pid" 2>/dev/null) || return 0
 	[ -n "$pid" ] && [ "$(ps_as_user readlink "/proc/$pid/cwd" 2>/dev/null)" = "$(readlink -f "$1")" ] || return 0
-	ps_as_user kill -9 "$pid"
+	ps_kill -9 "$pid"
 	ps_wait 30 "process $pid and its children to be gone" ps_is_gone "$pid" "$(readlink -f "$1")"
 }
 # Children outlive a killed postmaster for a moment, and a server does not start beside them.
