@@ -261,6 +261,8 @@ CREATE FUNCTION payshard.verify(OUT shard int, OUT node text, OUT table_name tex
 	OUT digest text, OUT equal boolean)
 	RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'payshard_verify';
 COMMENT ON FUNCTION payshard.verify IS 'compares all copies in sync, each shard at one moment, while payments go on: rows and digest of every copy; equal: as the primary''s; null: the shard could not be compared, because it recovers or its primary cannot be reached';
+
+----------------------------------------------------------------------
 -- Routing (R1 to R3)
 ----------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
  *		What has this transaction written to distributed tables (W1)?
  *
  * AFTER ROW triggers, enabled ALWAYS on every partition, append each change to
- * chunks of at most about PS_CHUNK_BYTES in memory.  A savepoint notes how long
- * the write-set is; its rollback cuts it back to there.  Deferred triggers have
+ * chunks of at most about PS_CHUNK_BYTES in memory, or, seldom, put it in front of
+ * others (order.c).  A savepoint notes how long the write-set is; its rollback cuts
+ * it back to there.  Deferred triggers have
  * fired before PRE_COMMIT, so that there the write-set is complete.
  */
 #include "postgres.h"
@@ -20,6 +21,7 @@
 #include "utils/rel.h"
 #include "write/capture.h"
 #include "write/hold.h"
+#include "write/order.h"
 #include "write/row.h"
 
 PS_FUNCTION(payshard_capture);
@@ -38,6 +40,7 @@ typedef struct Mark
 	int			n_chunks;
 	int			last_bytes;		/* of the last chunk */
 	int			n_touched;
+	int			order;
 } Mark;
 
 static Mark *marks = NULL;		/* in TopTransactionContext */
@@ -57,6 +60,7 @@ ps_capture_at_end(void)
 	memset(&set, 0, sizeof(set));
 	marks = NULL;
 	n_marks = marks_size = 0;
+	ps_order_at_end();
 	ps_capture_off = false;
 }
 
@@ -72,6 +76,7 @@ push_mark(void)
 	marks[n_marks].n_chunks = set.n_chunks;
 	marks[n_marks].last_bytes = set.n_chunks > 0 ? set.chunks[set.n_chunks - 1]->len : 0;
 	marks[n_marks].n_touched = set.n_touched;
+	marks[n_marks].order = ps_order_mark();
 	n_marks++;
 }
 
@@ -82,6 +87,7 @@ cut_back(const Mark *mark)
 		pfree(set.chunks[i]->data);
 	set.n_chunks = mark->n_chunks;
 	set.n_touched = mark->n_touched;
+	ps_order_cut_back(mark->order);
 	if (set.n_chunks > 0)
 	{
 		StringInfo	last = set.chunks[set.n_chunks - 1];
@@ -203,9 +209,11 @@ capture(TriggerData *data)
 {
 	const PsRowFormat *format = format_of(data->tg_relation);
 	StringInfo	chunk;
+	int			begin;
 
 	touch(format->shard);
 	chunk = current_chunk();
+	begin = chunk->len;
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 	{
 		ps_op_begin(chunk, PS_OP_INSERT, format->table_id, format->shard);
@@ -222,6 +230,7 @@ capture(TriggerData *data)
 		ps_op_begin(chunk, PS_OP_DELETE, format->table_id, format->shard);
 		ps_row_put_key(chunk, format, data->tg_trigslot);
 	}
+	ps_order_row(&set, begin, format, data);
 }
 
 static void
@@ -252,6 +261,8 @@ payshard_capture_truncate(PG_FUNCTION_ARGS)
 {
 	TriggerData *data;
 	const PsRowFormat *format;
+	StringInfo	chunk;
+	int			begin;
 
 	require_trigger(fcinfo);
 	data = (TriggerData *) fcinfo->context;
@@ -259,7 +270,10 @@ payshard_capture_truncate(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	format = format_of(data->tg_relation);
 	touch(format->shard);
-	ps_op_begin(current_chunk(), PS_OP_TRUNCATE, format->table_id, format->shard);
+	chunk = current_chunk();
+	begin = chunk->len;
+	ps_op_begin(chunk, PS_OP_TRUNCATE, format->table_id, format->shard);
+	ps_order_table(&set, begin);
 	return PointerGetDatum(NULL);
 }
 
