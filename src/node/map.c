@@ -180,6 +180,14 @@ ps_map_settled(uint32 id)
 	return find_node(id, &node) ? node.settled : 0;
 }
 
+bool
+ps_map_is_settled(uint32 id)
+{
+	PsMapNode	node;
+
+	return !find_node(id, &node) || node.leader == 0;
+}
+
 uint64
 ps_map_node_incarnation(uint32 id)
 {

@@ -59,6 +59,8 @@ extern uint64 ps_map_terms(void);
 extern char *ps_map_node_name(uint32 id);
 /* Up to which incarnation a node is settled (F5); 0 when unknown. */
 extern uint64 ps_map_settled(uint32 id);
+/* Is nothing to be settled of what it was before its present start? */
+extern bool ps_map_is_settled(uint32 id);
 /* Its present incarnation; 0 when unknown. */
 extern uint64 ps_map_node_incarnation(uint32 id);
 /* Is it UP, in this incarnation? */

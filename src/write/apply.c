@@ -367,6 +367,17 @@ await_partition(uint32 id)
 	locked[id] = InvalidOid;
 }
 
+/*
+ * May the first entry of a new incarnation be applied?  With the position it closes the
+ * older ones, so that these are settled first (F1): a shard that does not wait for them
+ * may be open at the origin already.
+ */
+static bool
+may_begin(uint32 id)
+{
+	return ps_map_is_settled(id) || !PS_RULE("F1.order");
+}
+
 /* One transaction for one origin; true = there may be more to do at once. */
 static bool
 apply_origin(uint32 id)
@@ -386,13 +397,14 @@ apply_origin(uint32 id)
 	ps_journal_lock_apply(id);
 	PS_FAULT("apply.before");
 	applied = ps_position_read(id, &position_incarnation);
-	if (position_incarnation > incarnation || !ps_map_is_member(id, incarnation))
+	if (position_incarnation > incarnation || !ps_map_is_member(id, incarnation) ||
+		(position_incarnation < incarnation && !may_begin(id)))
 	{
 		CommitTransactionCommand();
 		return false;
 	}
 	if (position_incarnation < incarnation)
-		applied = 0;			/* older ones are settled before this one writes (F1) */
+		applied = 0;
 	now_applied = ps_apply_journal(id, incarnation, applied, limit, PS_APPLY_BATCHES);
 	if (now_applied != applied || position_incarnation != incarnation)
 		ps_position_write(id, incarnation, now_applied, pg_atomic_read_u64(&origin->lsn));

@@ -153,6 +153,25 @@ abort_everywhere(PsEntry *entry)
 	outcome_unknown("Its shards have got another primary, or this node a new incarnation, before the abort was confirmed.");
 }
 
+/* The same amid an error: should that fail, too, the outcome is what must be told. */
+static void
+take_back(PsEntry *entry)
+{
+	PG_TRY();
+	{
+		abort_everywhere(entry);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() == ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(TopTransactionContext);
+		FlushErrorState();
+		outcome_unknown("An error came while its abort was told to the other nodes.");
+	}
+	PG_END_TRY();
+}
+
 /*
  * Is it so that the transaction can only commit?  Then the map is held.  A look
  * that costs nothing comes first: most that are woken find their acks there.
@@ -254,7 +273,7 @@ await_or_take_back(PsEntry *entry)
 	PG_CATCH();
 	{
 		if (stage == COMMIT_UNDECIDED && geterrcode() != ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN)
-			abort_everywhere(entry);
+			take_back(entry);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -276,7 +295,7 @@ enqueue(PsEntry *entry)
 		{
 			HOLD_INTERRUPTS();
 			stage = COMMIT_UNDECIDED;
-			abort_everywhere(entry);
+			take_back(entry);
 			RESUME_INTERRUPTS();
 		}
 		PG_RE_THROW();
@@ -303,7 +322,7 @@ reach_point_of_no_return(PsEntry *entry, const PsWriteSet *set)
 		error = CopyErrorData();
 		FlushErrorState();
 		ereport(PANIC,
-				(errcode(error->sqlerrcode),
+				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 				 errmsg("could not finish a commit that other nodes have: %s", error->message)));
 	}
 	PG_END_TRY();
@@ -457,6 +476,9 @@ on_error(ErrorData *error)
 	if (error->elevel >= ERROR && is_outage(error->sqlerrcode))
 		for (int s = ps_hold_next_kept(-1); s >= 0; s = ps_hold_next_kept(s))
 			ps_outage_tried(s, begun_us != 0 ? begun_us : statement_us(), PS_OUTAGE_FAILING);
+	/* the server dies amid a commit: it will be rolled forward, or not */
+	if (error->elevel >= PANIC && stage != COMMIT_IDLE)
+		error->sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
 	if (previous_on_error)
 		previous_on_error(error);
 }

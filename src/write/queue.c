@@ -356,6 +356,13 @@ ps_queue_put_abort(PsEntry *entry)
 	LWLockAcquire(&QUEUE->lock, LW_EXCLUSIVE);
 	if (QUEUE->writer == ps_my_procno())
 		QUEUE->writer = -1;
+	if ((!waiter->linked || !still_primary(entry)) && PS_RULE("W7.own"))
+	{
+		/* its seq may be that of another entry by now; the outcome will tell */
+		LWLockRelease(&QUEUE->lock);
+		pfree(record.data);
+		return true;
+	}
 	targets = members(entry, true);
 	/* not amid another's fragments: seqs ascend in the ring */
 	put = QUEUE->writer < 0 &&
