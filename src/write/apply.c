@@ -413,7 +413,13 @@ apply_origin(uint32 id)
 	ps_stat_add(PS_STAT_APPLY_TRANSACTIONS, 1);
 	PS_FAULT("apply.after_commit");
 	if (pg_atomic_read_u64(&origin->incarnation) == incarnation)
+	{
 		pg_atomic_write_u64(&origin->applied_seq, now_applied);
+		pg_memory_barrier();
+		/* a hello may have come in between: this says nothing of its stream */
+		if (pg_atomic_read_u64(&origin->incarnation) != incarnation)
+			pg_atomic_write_u64(&origin->applied_seq, 0);
+	}
 	return now_applied > applied;
 }
 

@@ -242,6 +242,9 @@ payshard_peer_join_keys(PG_FUNCTION_ARGS)
 	PS_FAULT("join.keys");
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
+	/* before the notes: whoever prunes an entry has noted its keys in the same transaction */
+	if (PS_RULE("J2"))
+		put_tail_keys(set, shards, n_shards);
 	n = run_for_shards("SELECT shard, table_id, key FROM payshard.dirty_key "
 					   "WHERE node = (SELECT node_id FROM payshard.node_self) AND shard = ANY ($1) "
 					   "UNION ALL SELECT shard, 0, '' FROM payshard.full_copy WHERE shard = ANY ($1)",
@@ -255,8 +258,6 @@ payshard_peer_join_keys(PG_FUNCTION_ARGS)
 				DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 2, &isnull)),
 				VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	}
-	if (PS_RULE("J2"))
-		put_tail_keys(set, shards, n_shards);
 	SPI_finish();
 	return (Datum) 0;
 }
